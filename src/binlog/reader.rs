@@ -1,0 +1,227 @@
+//! Reading a binlog: record by record, or in chunks of whole records for a replica.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::file::open_file;
+use super::record::{Flaw, Record};
+use super::{Error, FILE_HEADER_LEN, Position};
+
+/// Bytes read from a file at once.
+const READ_AHEAD: usize = 1 << 20;
+
+/// The records of one file from a position on, up to a limit.
+#[derive(Debug)]
+pub struct RecordStream {
+    file: File,
+    path: PathBuf,
+    buf: Vec<u8>,
+    /// Where in `buf` the next record starts.
+    at: usize,
+    position: Position,
+    limit: u64,
+    verify_body: bool,
+}
+
+impl RecordStream {
+    /// Reads file `from.filenum` from `from` on. `limit` is the offset to stop at, `None` for the file's end as it is now.
+    /// `verify_body` checks each body's checksum too; header and chain always are.
+    pub fn open(dir: &Path, from: Position, limit: Option<u64>, verify_body: bool) -> Result<RecordStream, Error> {
+        let (file, start, path) = open_file(dir, from.filenum)?;
+        if from.offset < start.offset {
+            return Err(Error::NotInLog { path, filenum: from.filenum, offset: from.offset });
+        }
+        RecordStream::new(file, path, from, limit, verify_body)
+    }
+
+    /// Reads a whole file.
+    pub fn open_whole(dir: &Path, filenum: u32, verify_body: bool) -> Result<RecordStream, Error> {
+        let (file, start, path) = open_file(dir, filenum)?;
+        RecordStream::new(file, path, start, None, verify_body)
+    }
+
+    fn new(
+        file: File,
+        path: PathBuf,
+        position: Position,
+        limit: Option<u64>,
+        verify_body: bool,
+    ) -> Result<Self, Error> {
+        let len = file.metadata().map_err(Error::io(&path))?.len();
+        if len < position.offset {
+            return Err(Error::NotInLog { path, filenum: position.filenum, offset: position.offset });
+        }
+        let limit = limit.unwrap_or(len).min(len);
+        Ok(RecordStream { file, path, buf: Vec::new(), at: 0, position, limit, verify_body })
+    }
+
+    /// The end of the last record returned.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads up to a later limit from now on.
+    fn extend_limit(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// The next record; `None` at the limit. [`Error::BadRecord`] where the bytes before the limit are no whole record.
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, Error> {
+        if self.position.offset >= self.limit {
+            return Ok(None);
+        }
+        loop {
+            // Parsed twice on success: the borrow checker cannot see that the first borrow ends with `Short`.
+            match Record::parse(&self.buf[self.at..], &self.position, self.verify_body).map(|r| r.end) {
+                Ok(end) => {
+                    let from = self.at;
+                    let after = self.position;
+                    self.at += (end.offset - after.offset) as usize;
+                    self.position = end;
+                    return match Record::parse(&self.buf[from..], &after, false) {
+                        Ok(record) => Ok(Some(record)),
+                        Err(_) => Err(self.bad("unstable bytes")),
+                    };
+                }
+                Err(Flaw::Short(need)) => self.fill(need)?,
+                Err(Flaw::Bad(why)) => return Err(self.bad(why)),
+            }
+        }
+    }
+
+    fn bad(&self, why: &'static str) -> Error {
+        Error::BadRecord { path: self.path.clone(), offset: self.position.offset, why }
+    }
+
+    /// Makes `need` bytes from the next record's start available.
+    fn fill(&mut self, need: usize) -> Result<(), Error> {
+        let left = self.limit - self.position.offset;
+        if need as u64 > left {
+            return Err(self.bad("cut off"));
+        }
+        self.buf.drain(..self.at);
+        self.at = 0;
+        let have = self.buf.len();
+        let want = need.max(READ_AHEAD.min(usize::try_from(left).unwrap_or(READ_AHEAD)));
+        self.buf.resize(want, 0);
+        let from = self.position.offset + have as u64;
+        if let Err(e) = self.file.read_exact_at(&mut self.buf[have..], from) {
+            self.buf.truncate(have);
+            return Err(Error::io(&self.path)(e));
+        }
+        Ok(())
+    }
+}
+
+/// The position at `offset` of file `filenum`, if a record ends there (or the file's first begins there).
+/// [`Error::NotInLog`] when the file begins later: what was there is not in this log.
+pub fn locate(dir: &Path, filenum: u32, offset: u64) -> Result<Option<Position>, Error> {
+    let mut stream = RecordStream::open_whole(dir, filenum, false)?;
+    if offset < stream.position().offset {
+        return Err(Error::NotInLog { path: stream.path, filenum, offset });
+    }
+    while stream.position().offset < offset {
+        if stream.next_record()?.is_none() {
+            break;
+        }
+    }
+    Ok((stream.position().offset == offset).then(|| stream.position()))
+}
+
+/// Whole records that follow each other in one file.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    pub bytes: Bytes,
+    /// The end of the last record.
+    pub end: Position,
+}
+
+/// Follows a log that is being written, across files, in chunks of whole records.
+#[derive(Debug)]
+pub struct ChunkReader {
+    dir: PathBuf,
+    stream: RecordStream,
+}
+
+impl ChunkReader {
+    /// Starts after `from`, which must be the end of a record of this log.
+    pub fn open(dir: &Path, from: Position) -> Result<ChunkReader, Error> {
+        let stream = RecordStream::open(dir, from, Some(from.offset), false)?;
+        Ok(ChunkReader { dir: dir.to_path_buf(), stream })
+    }
+
+    /// The end of the last chunk.
+    pub fn position(&self) -> Position {
+        self.stream.position()
+    }
+
+    /// The next records up to `published`, the log's end: at least one, at most `max_records`, and no more than about `max_bytes`
+    /// (more if the first record is larger). `None` when there is nothing new.
+    pub fn next_chunk(
+        &mut self,
+        published: &Position,
+        max_bytes: usize,
+        max_records: u64,
+    ) -> Result<Option<Chunk>, Error> {
+        if self.position().index >= published.index || max_records == 0 {
+            return Ok(None);
+        }
+        loop {
+            let position = self.position();
+            let here = position.filenum == published.filenum;
+            let limit = if here { published.offset } else { self.file_len()? };
+            self.stream.extend_limit(limit);
+            if position.offset < self.stream.limit {
+                return self.take(max_bytes, max_records).map(Some);
+            }
+            if here {
+                return Err(Error::NotInLog {
+                    path: self.stream.path.clone(),
+                    filenum: position.filenum,
+                    offset: position.offset,
+                });
+            }
+            self.next_file()?;
+        }
+    }
+
+    fn take(&mut self, max_bytes: usize, max_records: u64) -> Result<Chunk, Error> {
+        let first = self.position();
+        let mut bytes = Vec::new();
+        while (self.position().index - first.index) < max_records {
+            let before = self.stream.position;
+            let Some(record) = self.stream.next_record()? else { break };
+            let len = (record.end.offset - before.offset) as usize;
+            let end = self.stream.at;
+            bytes.extend_from_slice(&self.stream.buf[end - len..end]);
+            if bytes.len() >= max_bytes {
+                break;
+            }
+        }
+        Ok(Chunk { bytes: Bytes::from(bytes), end: self.position() })
+    }
+
+    fn file_len(&self) -> Result<u64, Error> {
+        Ok(self.stream.file.metadata().map_err(Error::io(&self.stream.path))?.len())
+    }
+
+    /// Steps from the end of a finished file to the next.
+    fn next_file(&mut self) -> Result<(), Error> {
+        let at = self.position();
+        let start = Position { filenum: at.filenum + 1, offset: FILE_HEADER_LEN, ..at };
+        let (file, found, path) = open_file(&self.dir, start.filenum)?;
+        if found != start {
+            return Err(Error::Format { path, why: "does not continue the file before it".into() });
+        }
+        self.stream = RecordStream::new(file, path, start, Some(start.offset), false)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Opening a log after a stop of any kind: replay from a position, cut a torn tail, tell it from corruption.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::file::{file_path, list_files, open_file};
+use super::reader::RecordStream;
+use super::record::{RECORD_HEADER_LEN, Record, looks_like_record};
+use super::{Error, FILE_HEADER_LEN, Position};
+
+/// A good record behind a bad one has an index at most this far ahead.
+const HORIZON: u64 = 1 << 32;
+
+/// What [`recover`] found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The end of the last whole record: where the writer goes on.
+    pub tail: Position,
+    /// Records replayed.
+    pub records: u64,
+    /// Bytes replayed.
+    pub bytes: u64,
+    /// What is to be cut off behind the tail, if anything.
+    pub torn: Option<TornTail>,
+}
+
+/// Bytes after the last whole record: a write that a crash interrupted.
+#[derive(Debug)]
+pub struct TornTail {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub bytes: u64,
+    pub why: &'static str,
+}
+
+/// Replays the log in `dir` from `from`, the engine's position, to its end.
+///
+/// Nothing is changed on disk but for a last file without a whole header, which a crash in the middle of a roll
+/// leaves and which is removed. [`super::Writer::resume`] with the tail cuts the torn bytes off.
+/// [`Error::NotInLog`] when the log ends before `from` (a power cut took records that the engine already
+/// held), [`Error::Corrupt`] when a bad record has good ones behind it.
+pub fn recover<E: From<Error>>(
+    dir: &Path,
+    from: Position,
+    mut apply: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<Recovered, E> {
+    let mut files: Vec<u32> = list_files(dir)?.into_keys().filter(|&n| n >= from.filenum).collect();
+    if let Some(&last) = files.last()
+        && last > from.filenum
+        && is_headless(dir, last)?
+    {
+        let path = file_path(dir, last);
+        fs::remove_file(&path).map_err(Error::io(&path))?;
+        files.pop();
+    }
+    let not_in_log = || Error::NotInLog { path: dir.to_path_buf(), filenum: from.filenum, offset: from.offset };
+    if files.first() != Some(&from.filenum) {
+        return Err(not_in_log().into());
+    }
+    let mut found = Recovered { tail: from, records: 0, bytes: 0, torn: None };
+    for (nth, &filenum) in files.iter().enumerate() {
+        let is_last = nth + 1 == files.len();
+        if nth > 0 {
+            let expected = Position { filenum: found.tail.filenum + 1, offset: FILE_HEADER_LEN, ..found.tail };
+            let (_, start, path) = open_file(dir, filenum)?;
+            if start != expected {
+                return Err(Error::Format { path, why: "does not continue the file before it".into() }.into());
+            }
+            found.tail = start;
+        }
+        let mut stream = RecordStream::open(dir, found.tail, None, true)?;
+        loop {
+            match stream.next_record() {
+                Ok(Some(record)) => {
+                    found.records += 1;
+                    found.bytes += record.end.offset - found.tail.offset;
+                    found.tail = record.end;
+                    apply(record)?;
+                }
+                Ok(None) => break,
+                Err(Error::BadRecord { path, offset, why }) => {
+                    let rest = read_from(&path, offset)?;
+                    if let Some(ahead) = find_record(&rest, found.tail.index) {
+                        return Err(Error::Corrupt { path, offset, why, next: offset + ahead }.into());
+                    }
+                    if !is_last {
+                        return Err(Error::BadRecord { path, offset, why }.into());
+                    }
+                    found.torn = Some(TornTail { path, offset, bytes: rest.len() as u64, why });
+                    break;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the file is shorter than a header: its creation was interrupted.
+fn is_headless(dir: &Path, filenum: u32) -> Result<bool, Error> {
+    let path = file_path(dir, filenum);
+    Ok(fs::metadata(&path).map_err(Error::io(&path))?.len() < FILE_HEADER_LEN)
+}
+
+fn read_from(path: &Path, offset: u64) -> Result<Vec<u8>, Error> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset))?;
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest)?;
+        Ok(rest)
+    };
+    read().map_err(Error::io(path))
+}
+
+/// Where in `bytes`, after its first byte, a whole record stands that must come after `index`.
+fn find_record(bytes: &[u8], index: u64) -> Option<u64> {
+    (1..bytes.len().saturating_sub(RECORD_HEADER_LEN))
+        .find(|&at| looks_like_record(&bytes[at..], index, HORIZON))
+        .map(|at| at as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Draft, Writer, put_effect};
+    use super::*;
+
+    fn draft(n: u32) -> Draft {
+        let mut draft = Draft::new(u64::from(n));
+        put_effect(draft.effects(), &[b"SET", format!("key{n}").as_bytes(), &vec![b'x'; n as usize % 50]]);
+        draft
+    }
+
+    fn write(dir: &Path, records: u32, max_file_size: u64) -> Vec<Position> {
+        let mut writer = Writer::create(dir, Position::START, max_file_size).unwrap();
+        (0..records).map(|n| writer.append([&draft(n)].into_iter(), 1).unwrap()).collect()
+    }
+
+    fn recovered(dir: &Path, from: Position) -> Result<Recovered, Error> {
+        recover(dir, from, |_| Ok::<(), Error>(()))
+    }
+
+    #[test]
+    fn replays_from_any_position_over_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = write(dir.path(), 100, 1000);
+        assert!(positions[99].filenum > 3);
+        for (nth, from) in positions.iter().enumerate() {
+            let mut next = nth as u64 + 2;
+            let found = recover(dir.path(), *from, |r| {
+                assert_eq!(r.end.index, next);
+                next += 1;
+                Ok::<(), Error>(())
+            });
+            let found = found.unwrap();
+            assert_eq!((found.tail, found.records), (positions[99], 99 - nth as u64));
+        }
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_recovers_to_the_record_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = write(dir.path(), 5, 1 << 20);
+        let path = file_path(dir.path(), 0);
+        let whole = fs::read(&path).unwrap();
+        for cut in positions[3].offset..positions[4].offset {
+            fs::write(&path, &whole[..cut as usize]).unwrap();
+            let found = recovered(dir.path(), Position::START).unwrap();
+            assert_eq!(found.tail, positions[3], "cut at {cut}");
+            assert_eq!(found.torn.is_some(), cut > positions[3].offset);
+            let mut writer = Writer::resume(dir.path(), found.tail, 1 << 20).unwrap();
+            writer.append([&draft(77)].into_iter(), 1).unwrap();
+            assert!(recovered(dir.path(), Position::START).unwrap().torn.is_none());
+        }
+        // A tail of the right length that was never written: zeros.
+        let mut zeros = whole.clone();
+        zeros[positions[3].offset as usize..].fill(0);
+        fs::write(&path, &zeros).unwrap();
+        assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[3]);
+    }
+
+    #[test]
+    fn corruption_in_the_middle_is_no_torn_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = write(dir.path(), 5, 1 << 20);
+        let path = file_path(dir.path(), 0);
+        let whole = fs::read(&path).unwrap();
+        for at in positions[1].offset..positions[2].offset {
+            let mut bad = whole.clone();
+            bad[at as usize] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            match recovered(dir.path(), Position::START) {
+                Err(Error::Corrupt { offset, next, .. }) => {
+                    assert_eq!((offset, next), (positions[1].offset, positions[2].offset));
+                }
+                other => panic!("byte {at}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_roll_cut_short_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = write(dir.path(), 5, 1 << 20);
+        fs::write(file_path(dir.path(), 1), [0; 10]).unwrap();
+        assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[4]);
+        assert!(!file_path(dir.path(), 1).exists());
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_engine_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = write(dir.path(), 5, 1 << 20);
+        let file = fs::OpenOptions::new().write(true).open(file_path(dir.path(), 0)).unwrap();
+        file.set_len(positions[2].offset).unwrap();
+        assert!(matches!(recovered(dir.path(), positions[4]), Err(Error::NotInLog { .. })));
+    }
+}

@@ -1,0 +1,255 @@
+//! Appending to a binlog. Hot path: one write a group, nothing else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::file::{FILE_HEADER_LEN, encode_header, file_path};
+use super::{Draft, Error, Position};
+use crate::fsutil::sync_dir;
+
+/// Buffer kept between groups; a larger group's memory is given back.
+const KEPT_BUFFER: usize = 1 << 20;
+
+/// The one writer of a slot's binlog. Lives under the slot's commit lock.
+#[derive(Debug)]
+pub struct Writer {
+    dir: PathBuf,
+    file: Arc<File>,
+    path: PathBuf,
+    tail: Position,
+    max_file_size: u64,
+    buf: Vec<u8>,
+    broken: Option<String>,
+    sync: Arc<SyncHandle>,
+}
+
+impl Writer {
+    /// Begins a log in the empty or missing folder `dir` whose first record will come after `start`. Durable when it returns.
+    pub fn create(dir: &Path, start: Position, max_file_size: u64) -> Result<Writer, Error> {
+        fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let file = create_file(dir, &start)?;
+        if let Some(parent) = dir.parent() {
+            sync_dir(parent).map_err(Error::io(parent))?;
+        }
+        Ok(Writer::new(dir, file, start, max_file_size))
+    }
+
+    /// Goes on after `tail`, the end that recovery found. What follows it in its file is cut off.
+    pub fn resume(dir: &Path, tail: Position, max_file_size: u64) -> Result<Writer, Error> {
+        let path = file_path(dir, tail.filenum);
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
+        if file.metadata().map_err(Error::io(&path))?.len() > tail.offset {
+            file.set_len(tail.offset).and_then(|()| file.sync_all()).map_err(Error::io(&path))?;
+        }
+        Ok(Writer::new(dir, file, tail, max_file_size))
+    }
+
+    fn new(dir: &Path, file: File, tail: Position, max_file_size: u64) -> Writer {
+        let file = Arc::new(file);
+        Writer {
+            dir: dir.to_path_buf(),
+            path: file_path(dir, tail.filenum),
+            sync: Arc::new(SyncHandle::new(file.clone(), tail.index)),
+            file,
+            tail,
+            max_file_size,
+            buf: Vec::new(),
+            broken: None,
+        }
+    }
+
+    /// The end of the last record.
+    pub fn tail(&self) -> Position {
+        self.tail
+    }
+
+    /// The handle by which other threads make the log durable.
+    pub fn sync_handle(&self) -> Arc<SyncHandle> {
+        self.sync.clone()
+    }
+
+    /// Appends records as one write. All of them or, on an error, none.
+    pub fn append<'a>(&mut self, drafts: impl Iterator<Item = &'a Draft>, term: u32) -> Result<Position, Error> {
+        self.check()?;
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.clear();
+        let mut end = self.tail;
+        for draft in drafts {
+            draft.encode(term.max(end.term), &mut end, &mut buf);
+        }
+        let result = self.append_encoded(&buf, end);
+        if buf.capacity() <= KEPT_BUFFER {
+            self.buf = buf;
+        }
+        result
+    }
+
+    fn append_encoded(&mut self, buf: &[u8], mut end: Position) -> Result<Position, Error> {
+        if self.tail.offset > FILE_HEADER_LEN && end.offset > self.max_file_size {
+            let start = Position { filenum: self.tail.filenum + 1, offset: FILE_HEADER_LEN, ..self.tail };
+            self.roll(start)?;
+            end = Position { filenum: start.filenum, offset: start.offset + buf.len() as u64, ..end };
+        }
+        self.write(buf, end)
+    }
+
+    /// Appends a run of whole records received from a master, already decoded and found to continue this log
+    /// and to end at `end`. Rolls to the next file where the master did.
+    pub fn append_run(&mut self, run: &[u8], end: Position) -> Result<Position, Error> {
+        self.check()?;
+        let start = end.offset.checked_sub(run.len() as u64);
+        if end.filenum == self.tail.filenum && start == Some(self.tail.offset) {
+            self.write(run, end)
+        } else if self.tail.filenum.checked_add(1) == Some(end.filenum) && start == Some(FILE_HEADER_LEN) {
+            self.roll(Position { filenum: end.filenum, offset: FILE_HEADER_LEN, ..self.tail })?;
+            self.write(run, end)
+        } else {
+            Err(Error::Discontinuous {
+                filenum: self.tail.filenum,
+                offset: self.tail.offset,
+                why: "the run starts elsewhere",
+            })
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], end: Position) -> Result<Position, Error> {
+        if let Err(e) = self.file.write_all_at(bytes, end.offset - bytes.len() as u64) {
+            self.undo(&e);
+            return Err(Error::io(&self.path)(e));
+        }
+        self.tail = end;
+        self.sync.appended(end.index);
+        Ok(end)
+    }
+
+    /// Takes back the records after `before`, an end that this writer had: for a write over several logs that failed in
+    /// another one. Nobody has been told of them.
+    pub fn take_back(&mut self, before: Position) {
+        let to = if before.filenum == self.tail.filenum {
+            before
+        } else {
+            Position { filenum: self.tail.filenum, offset: FILE_HEADER_LEN, ..before }
+        };
+        self.tail = to;
+        self.sync.taken_back(to.index);
+        self.undo(&io::Error::other("a write over several slots failed in another one"));
+    }
+
+    /// The size beyond which a file is followed by a new one, bytes.
+    pub fn set_max_file_size(&mut self, bytes: u64) {
+        self.max_file_size = bytes;
+    }
+
+    /// Takes back what a failed write may have left behind the tail.
+    fn undo(&mut self, cause: &io::Error) {
+        if let Err(e) = self.file.set_len(self.tail.offset) {
+            self.broken = Some(format!("{}: {cause}, and cutting it back failed: {e}", self.path.display()));
+        }
+    }
+
+    /// Goes on in a new file that begins at `start`.
+    fn roll(&mut self, start: Position) -> Result<(), Error> {
+        let file = Arc::new(create_file(&self.dir, &start)?);
+        self.sync.rolled(file.clone());
+        self.path = file_path(&self.dir, start.filenum);
+        self.file = file;
+        self.tail = start;
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.broken {
+            Some(why) => Err(Error::Broken(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Creates the file that begins at `start`, its header and its name durable. A file that a crash or a
+/// failed roll left there holds no record and is replaced.
+fn create_file(dir: &Path, start: &Position) -> Result<File, Error> {
+    let path = file_path(dir, start.filenum);
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(Error::io(&path))?;
+    file.write_all(&encode_header(start))
+        .and_then(|()| file.set_len(start.offset))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_dir(dir))
+        .map_err(Error::io(&path))?;
+    Ok(file)
+}
+
+/// Makes appended records durable, from any thread and without the commit lock.
+#[derive(Debug)]
+pub struct SyncHandle {
+    /// Files with records not yet synced, the one being written last.
+    files: Mutex<Vec<Arc<File>>>,
+    /// Held during a sync, so that one sync serves all who wait for it.
+    syncing: Mutex<()>,
+    appended: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl SyncHandle {
+    fn new(file: Arc<File>, durable: u64) -> SyncHandle {
+        SyncHandle {
+            files: Mutex::new(vec![file]),
+            syncing: Mutex::new(()),
+            appended: AtomicU64::new(durable),
+            durable: AtomicU64::new(durable),
+        }
+    }
+
+    fn appended(&self, index: u64) {
+        self.appended.store(index, Ordering::Release);
+    }
+
+    /// Records after `index` are no more; others will take their numbers.
+    fn taken_back(&self, index: u64) {
+        let _turn = self.syncing.lock();
+        self.appended.store(index, Ordering::Release);
+        self.durable.fetch_min(index, Ordering::AcqRel);
+    }
+
+    fn rolled(&self, file: Arc<File>) {
+        self.files.lock().push(file);
+    }
+
+    /// Whether something was appended since the last sync.
+    pub fn is_dirty(&self) -> bool {
+        self.durable.load(Ordering::Acquire) < self.appended.load(Ordering::Acquire)
+    }
+
+    /// Returns when every record up to `index` is on stable storage (fdatasync). Threads that wait at the same time
+    /// share one sync.
+    pub fn sync(&self, index: u64) -> io::Result<()> {
+        if self.durable.load(Ordering::Acquire) >= index {
+            return Ok(());
+        }
+        let _turn = self.syncing.lock();
+        if self.durable.load(Ordering::Acquire) >= index {
+            return Ok(());
+        }
+        // Read before the sync: all up to here has been written to one of `files`.
+        let covered = self.appended.load(Ordering::Acquire);
+        let files = self.files.lock().clone();
+        for file in &files {
+            file.sync_data()?;
+        }
+        // All but the last are finished and now durable.
+        self.files.lock().drain(..files.len() - 1);
+        self.durable.fetch_max(covered, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The index of the last record appended.
+    pub fn appended_index(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
+    }
+}

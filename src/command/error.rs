@@ -1,0 +1,64 @@
+//! Why a command failed, in Redis's words.
+
+use crate::keyspace;
+
+/// An error reply. Its `Display` is the whole error line, code first, without the leading `-`.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The key holds another type than the command works on.
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    /// Arguments that fit no form of the command.
+    #[error("ERR syntax error")]
+    Syntax,
+    /// An argument or a value that is no 64-bit integer.
+    #[error("ERR value is not an integer or out of range")]
+    NotInteger,
+    /// An argument or a value that is no float.
+    #[error("ERR value is not a valid float")]
+    NotFloat,
+    /// A key that must exist does not.
+    #[error("ERR no such key")]
+    NoSuchKey,
+    /// Any other fixed line.
+    #[error("{0}")]
+    Static(&'static str),
+    /// A line made for the occasion.
+    #[error("{0}")]
+    Text(String),
+    /// The wrong number of arguments for the command of this full name (`client|kill`).
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    Arity(String),
+    /// A form of a subcommand that its container does not know, for the handlers that parse
+    /// their subcommands themselves.
+    #[error("ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {container} HELP.")]
+    SubcommandForm {
+        /// What the client sent.
+        subcommand: String,
+        /// The container's name in upper case.
+        container: &'static str,
+    },
+    /// The storage refused or failed.
+    #[error("{code} {0}", code = code(.0))]
+    Keyspace(#[from] keyspace::Error),
+}
+
+impl CommandError {
+    /// A line made for the occasion; `text` starts with its code.
+    pub fn text(text: impl Into<String>) -> Self {
+        CommandError::Text(text.into())
+    }
+}
+
+/// The code of an error reply about the storage. MISCONF is what Redis answers to writes that it cannot persist.
+fn code(error: &keyspace::Error) -> &'static str {
+    match error {
+        keyspace::Error::ReadOnly { .. } => "MISCONF",
+        _ => "ERR",
+    }
+}
+
+/// `bytes` as text for an error message, at most `limit` of them.
+pub fn lossy(bytes: &[u8], limit: usize) -> String {
+    String::from_utf8_lossy(bytes.get(..limit).unwrap_or(bytes)).into_owned()
+}

@@ -1,0 +1,153 @@
+//! OBJECT: how a value is kept.
+
+use bytes::Bytes;
+
+use crate::command::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
+use crate::keyspace::{Entry, Kind};
+
+/// The longest string that Redis keeps in one piece with its header, and calls `embstr`.
+const EMBEDDED_STRING: usize = 44;
+
+/// The subcommands of OBJECT.
+pub static SUBCOMMANDS: &[Spec] = &[
+    Spec {
+        name: "encoding",
+        arity: 3,
+        flags: Flags::READONLY,
+        keys: KEY,
+        since: "2.2.3",
+        summary: "Answers the name of the encoding that Redis would choose for the value.",
+        usage: "<key>",
+        handler: encoding,
+        ..BASE
+    },
+    Spec {
+        name: "freq",
+        arity: 3,
+        flags: Flags::READONLY,
+        keys: KEY,
+        since: "4.0.0",
+        summary: "Refused: how often a key is used is not counted.",
+        usage: "<key>",
+        handler: freq,
+        ..BASE
+    },
+    Spec::help(Group::Generic, "6.2.0"),
+    Spec {
+        name: "idletime",
+        arity: 3,
+        flags: Flags::READONLY,
+        keys: KEY,
+        since: "2.2.3",
+        summary: "Refused: when a key was last used is not recorded.",
+        usage: "<key>",
+        handler: idletime,
+        ..BASE
+    },
+    Spec {
+        name: "refcount",
+        arity: 3,
+        flags: Flags::READONLY,
+        keys: KEY,
+        since: "2.2.3",
+        summary: "Answers how many references there are to the value: always 1.",
+        usage: "<key>",
+        handler: refcount,
+        ..BASE
+    },
+];
+
+const KEY: Keys = Keys::Range { first: 2, last: 2, step: 1 };
+
+const BASE: Spec = Spec {
+    name: "",
+    arity: 0,
+    flags: Flags::NONE,
+    keys: Keys::None,
+    group: Group::Generic,
+    since: "2.2.3",
+    complexity: "O(1)",
+    summary: "",
+    usage: "",
+    handler: encoding,
+    subcommands: &[],
+};
+
+/// Answers what `describe` makes of the entry at `args[2]`, or null when there is none.
+fn inspect(
+    ctx: &mut Ctx<'_, '_>,
+    args: &[Bytes],
+    describe: impl Fn(&mut Ctx<'_, '_>, &Entry) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    match ctx.read(&args[2])? {
+        Some(entry) => describe(ctx, &entry),
+        None => {
+            ctx.reply.null();
+            Ok(())
+        }
+    }
+}
+
+/// OBJECT ENCODING key
+fn encoding(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    inspect(ctx, args, |ctx, entry| {
+        ctx.reply.bulk(encoding_of(entry).as_bytes());
+        Ok(())
+    })
+}
+
+/// Redis's name for the encoding it gives such a value when it is set.
+fn encoding_of(entry: &Entry) -> &'static str {
+    match entry.kind {
+        Kind::String if numbers::parse_i64(&entry.value).is_some() => "int",
+        Kind::String if entry.value.len() <= EMBEDDED_STRING => "embstr",
+        Kind::String => "raw",
+        Kind::Hash | Kind::Set => "hashtable",
+        Kind::List => "quicklist",
+        Kind::Zset => "skiplist",
+        Kind::Stream => "stream",
+    }
+}
+
+/// OBJECT REFCOUNT key
+fn refcount(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    inspect(ctx, args, |ctx, _| {
+        ctx.reply.int(1);
+        Ok(())
+    })
+}
+
+/// OBJECT FREQ key
+fn freq(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    inspect(ctx, args, |_, _| {
+        Err(CommandError::Static(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
+             when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+        ))
+    })
+}
+
+/// OBJECT IDLETIME key
+fn idletime(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    inspect(ctx, args, |_, _| Err(CommandError::Static("ERR idle time is not tracked by this server")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_by_value() {
+        for (value, expected) in [
+            (&b"12"[..], "int"),
+            (b"-9223372036854775808", "int"),
+            (b"012", "embstr"),
+            (b"", "embstr"),
+            (&[b'x'; 44], "embstr"),
+            (&[b'x'; 45], "raw"),
+        ] {
+            let entry = Entry { kind: Kind::String, expire_at: None, value: Bytes::copy_from_slice(value) };
+            assert_eq!(encoding_of(&entry), expected);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Commands about the server as a whole: INFO, DBSIZE, FLUSHDB, FLUSHALL, TIME, SHUTDOWN. CONFIG and DEBUG are in files
+//! of their own.
+
+use bytes::Bytes;
+
+use super::{CommandError, Ctx, Flags, Group, Keys, Spec, config, debug};
+use crate::observe::info;
+
+const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE);
+/// Empties databases: as a write, refused on a read-only replica.
+const FLUSH: Flags = Flags::WRITE.and(Flags::BLOCKING_POOL).and(Flags::ALL_KEYS).and(Flags::DANGEROUS);
+
+const BASE: Spec = Spec {
+    name: "",
+    arity: 0,
+    flags: Flags::NONE,
+    keys: Keys::None,
+    group: Group::Server,
+    since: "1.0.0",
+    complexity: "O(1)",
+    summary: "",
+    usage: "",
+    handler: super::help::container_without_subcommand,
+    subcommands: &[],
+};
+
+/// The family's part of the command table.
+pub static SERVER: &[Spec] = &[
+    Spec {
+        summary: "Commands about the server's settings and counters.",
+        ..Spec::container("config", Group::Server, "2.0.0", "", config::CONFIG)
+    },
+    Spec {
+        name: "dbsize",
+        arity: 1,
+        flags: Flags::READONLY.and(Flags::FAST).and(Flags::BLOCKING_POOL).and(Flags::ALL_KEYS),
+        complexity: "O(N), N being the number of keys, unless nothing was written since the last count.",
+        summary: "Counts the keys of the database, exactly.",
+        handler: dbsize,
+        ..BASE
+    },
+    Spec {
+        name: "debug",
+        arity: -2,
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME).and(Flags::BLOCKING_POOL),
+        complexity: "Depends on subcommand.",
+        summary: "Commands for tests of the server.",
+        usage: "subcommand [argument ...]",
+        handler: debug::debug,
+        ..BASE
+    },
+    Spec {
+        name: "flushall",
+        arity: -1,
+        flags: FLUSH,
+        complexity: "O(S), S being the number of slots.",
+        summary: "Deletes all keys of all databases.",
+        usage: "[ASYNC | SYNC]",
+        handler: flushall,
+        ..BASE
+    },
+    Spec {
+        name: "flushdb",
+        arity: -1,
+        flags: FLUSH,
+        complexity: "O(S), S being the number of slots.",
+        summary: "Deletes all keys of the database.",
+        usage: "[ASYNC | SYNC]",
+        handler: flushdb,
+        ..BASE
+    },
+    Spec {
+        name: "info",
+        arity: -1,
+        flags: ANY_TIME.and(Flags::DANGEROUS).and(Flags::BLOCKING_POOL),
+        summary: "Tells about the server, by section.",
+        usage: "[section ...]",
+        handler: info,
+        ..BASE
+    },
+    Spec {
+        name: "shutdown",
+        arity: -1,
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME),
+        summary: "Stops the server; all that was written is durable when it ends.",
+        usage: "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+        handler: shutdown,
+        ..BASE
+    },
+    Spec {
+        name: "time",
+        arity: 1,
+        flags: ANY_TIME.and(Flags::FAST),
+        since: "2.6.0",
+        summary: "Returns the server's time: Unix seconds and microseconds.",
+        handler: time,
+        ..BASE
+    },
+];
+
+fn dbsize(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    let keys = ctx.server.keyspace.count(ctx.db(), ctx.now)?.keys;
+    ctx.reply.int(keys as i64);
+    Ok(())
+}
+
+fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    check_flush_mode(args)?;
+    let db = ctx.db();
+    ctx.server.keyspace.flush_db(Some(db), ctx.now)?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    check_flush_mode(args)?;
+    ctx.server.keyspace.flush_db(None, ctx.now)?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// ASYNC and SYNC are the same here: either way the keys are gone at once and their space is reclaimed later.
+fn check_flush_mode(args: &[Bytes]) -> Result<(), CommandError> {
+    match args {
+        [_] => Ok(()),
+        [_, mode] if mode.eq_ignore_ascii_case(b"async") || mode.eq_ignore_ascii_case(b"sync") => Ok(()),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn info(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let sections: Vec<&str> =
+        args.iter().skip(1).map(|section| std::str::from_utf8(section).unwrap_or_default()).collect();
+    let text = info::render(ctx.server, &sections);
+    ctx.reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn time(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    ctx.reply.array(2);
+    ctx.reply.bulk_int(now.as_secs() as i64);
+    ctx.reply.bulk_int(i64::from(now.subsec_micros()));
+    Ok(())
+}
+
+/// Ends without a reply, as Redis does. SAVE and NOSAVE are the same here: what was written is in the binlog.
+fn shutdown(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let (mut save, mut nosave, mut abort, mut other) = (false, false, false, false);
+    for option in args.iter().skip(1) {
+        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
+        if is("save") {
+            save = true;
+        } else if is("nosave") {
+            nosave = true;
+        } else if is("abort") {
+            abort = true;
+        } else if is("now") || is("force") {
+            other = true;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    if (save && nosave) || (abort && (save || nosave || other)) {
+        return Err(CommandError::Syntax);
+    }
+    if abort {
+        return Err(CommandError::Static("ERR No shutdown in progress."));
+    }
+    tracing::info!(client = %ctx.client.info().addr, "shutdown asked for by a client");
+    ctx.client.close();
+    ctx.server.request_shutdown();
+    Ok(())
+}

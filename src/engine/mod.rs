@@ -1,0 +1,291 @@
+//! The engine of a slot: a RocksDB without a WAL of its own, which always knows which binlog record it contains up to.
+//!
+//! Every write batch sets the slot's [`Applied`] state (position and record time) beside the data, and all
+//! column families are flushed atomically: whatever a crash leaves on disk is the state after exactly one record.
+//! The engine knows nothing of commands, replication or sockets. Encodings: docs/encodings.md.
+
+mod batch;
+mod encoding;
+mod error;
+mod options;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions};
+
+use crate::binlog::Position;
+
+pub use batch::Batch;
+pub use encoding::{Entry, Kind};
+pub use error::Error;
+pub use options::{Compression, EngineOptions, Shared};
+
+/// Keys, with type, expiry and, for strings, the value.
+const META: &str = "meta";
+/// What the slot knows about itself.
+const SYSTEM: &str = "default";
+const APPLIED_KEY: &[u8] = b"applied";
+
+/// Which record the engine contains up to, and when that was executed (unix ms).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub position: Position,
+    pub time: u64,
+}
+
+impl Applied {
+    const ENCODED_LEN: usize = Position::ENCODED_LEN + 8;
+
+    fn encode(&self) -> [u8; Self::ENCODED_LEN] {
+        let mut out = [0; Self::ENCODED_LEN];
+        out[..Position::ENCODED_LEN].copy_from_slice(&self.position.encode());
+        out[Position::ENCODED_LEN..].copy_from_slice(&self.time.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Applied> {
+        let (position, time) = bytes.split_at_checked(Position::ENCODED_LEN)?;
+        Some(Applied { position: Position::decode(position)?, time: u64::from_le_bytes(time.try_into().ok()?) })
+    }
+}
+
+/// Is called with each key and its entry until it returns false.
+pub type EntryVisitor<'v> = &'v mut dyn FnMut(&[u8], Entry) -> Result<bool, Error>;
+
+/// One open RocksDB.
+pub struct Engine {
+    db: DB,
+    path: PathBuf,
+    write_options: WriteOptions,
+    /// Time of the last record that is flushed, ms. What expired well before it is dropped by compaction.
+    flushed_time: Arc<AtomicU64>,
+    /// Keeps the caches alive that the options refer to.
+    _shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Creates the engine of an empty slot that contains the log up to `applied`. Durable when it returns.
+    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied) -> Result<Engine, Error> {
+        let engine = Engine::open_db(path, shared, true)?;
+        engine.write(engine.batch(), applied)?;
+        engine.flush()?;
+        Ok(engine)
+    }
+
+    /// Opens an engine that exists. A folder that is none, or that does not say what it contains, is refused.
+    pub fn open(path: &Path, shared: &Arc<Shared>) -> Result<(Engine, Applied), Error> {
+        let engine = Engine::open_db(path, shared, false)?;
+        let applied = engine.applied()?;
+        engine.flushed_time.store(applied.time, Ordering::Release);
+        Ok((engine, applied))
+    }
+
+    fn open_db(path: &Path, shared: &Arc<Shared>, create: bool) -> Result<Engine, Error> {
+        let flushed_time = Arc::new(AtomicU64::new(0));
+        let db_options = shared.db_options(create);
+        let families = [(SYSTEM, shared.system_options()), (META, shared.meta_options(flushed_time.clone()))];
+        let db = DB::open_cf_with_opts(&db_options, path, families).map_err(Error::rocksdb(path))?;
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, _shared: shared.clone() })
+    }
+
+    /// What the engine in the folder `path` contains, without opening it for writing.
+    pub fn applied_in(path: &Path) -> Result<Applied, Error> {
+        let options = rocksdb::Options::default();
+        let db = DB::open_cf_for_read_only(&options, path, [SYSTEM, META], false).map_err(Error::rocksdb(path))?;
+        read_applied(&db, path)
+    }
+
+    /// The engine's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, Error> {
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| Error::Malformed { path: self.path.clone(), what: format!("column family {name} missing") })
+    }
+
+    /// What the engine contains, as it would be after a crash right after the last flush or as it is now: read
+    /// from the same view as the data.
+    pub fn applied(&self) -> Result<Applied, Error> {
+        read_applied(&self.db, &self.path)
+    }
+
+    /// The entry of a key, expired or not.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        let value = self.db.get_pinned_cf(self.family(META)?, key).map_err(Error::rocksdb(&self.path))?;
+        value.map(|v| Entry::decode(Bytes::copy_from_slice(&v)).ok_or_else(|| self.bad_entry(key))).transpose()
+    }
+
+    fn bad_entry(&self, key: &[u8]) -> Error {
+        let what = format!("malformed entry of key \"{}\"", key.escape_ascii());
+        Error::Malformed { path: self.path.clone(), what }
+    }
+
+    /// An empty batch for [`Engine::write`].
+    pub fn batch(&self) -> Batch {
+        Batch::default()
+    }
+
+    /// Adds the new entry of a key to a batch, or its removal.
+    pub fn stage(&self, batch: &mut Batch, key: &[u8], entry: Option<&Entry>) -> Result<(), Error> {
+        let meta = self.family(META)?;
+        match entry {
+            Some(entry) => batch.put(meta, key, entry),
+            None => batch.delete(meta, key),
+        }
+        Ok(())
+    }
+
+    /// Writes a batch to the memtables, all or nothing, after which the engine contains the log up to `applied`.
+    pub fn write(&self, mut batch: Batch, applied: Applied) -> Result<(), Error> {
+        batch.put_raw(self.family(SYSTEM)?, APPLIED_KEY, &applied.encode());
+        self.db.write_opt(batch.into_inner(), &self.write_options).map_err(Error::rocksdb(&self.path))
+    }
+
+    /// Makes all that was written before the call durable, and returns what that contains at least.
+    pub fn flush(&self) -> Result<Applied, Error> {
+        let applied = self.applied()?;
+        let families = [self.family(SYSTEM)?, self.family(META)?];
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options).map_err(Error::rocksdb(&self.path))?;
+        self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
+        Ok(applied)
+    }
+
+    /// Calls `f` with the entries after `after` (exclusive; `None` = all) in byte order of the keys, expired ones
+    /// included, from one consistent view, until it returns false.
+    pub fn scan(&self, after: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(META)?, options);
+        match after {
+            Some(key) => {
+                iter.seek(key);
+                if iter.key() == Some(key) {
+                    iter.next();
+                }
+            }
+            None => iter.seek_to_first(),
+        }
+        while let Some((key, value)) = iter.item() {
+            let entry = Entry::decode(Bytes::copy_from_slice(value)).ok_or_else(|| self.bad_entry(key))?;
+            if !f(key, entry)? {
+                return Ok(());
+            }
+            iter.next();
+        }
+        iter.status().map_err(Error::rocksdb(&self.path))
+    }
+
+    /// The first and the last key in byte order; `None` for an empty engine.
+    pub fn key_range(&self) -> Result<Option<(Bytes, Bytes)>, Error> {
+        let mut iter = self.db.raw_iterator_cf(self.family(META)?);
+        iter.seek_to_first();
+        let low = iter.key().map(Bytes::copy_from_slice);
+        iter.seek_to_last();
+        let high = iter.key().map(Bytes::copy_from_slice);
+        iter.status().map_err(Error::rocksdb(&self.path))?;
+        Ok(low.zip(high))
+    }
+
+    /// Hard-links the engine as it is now into the new folder `path`, flushed first.
+    pub fn checkpoint(&self, path: &Path) -> Result<(), Error> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(Error::rocksdb(&self.path))?;
+        checkpoint.create_checkpoint(path).map_err(Error::rocksdb(path))
+    }
+
+    /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.
+    pub fn estimated_keys(&self) -> Result<u64, Error> {
+        let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
+        let count = self.db.property_int_value_cf(self.family(META)?, property).map_err(Error::rocksdb(&self.path))?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// Bytes of the memtables, and of the table files in use.
+    pub fn sizes(&self) -> Result<(u64, u64), Error> {
+        let read = |name: &str| -> Result<u64, Error> {
+            let mut sum = 0;
+            for family in [SYSTEM, META] {
+                let value = self.db.property_int_value_cf(self.family(family)?, name);
+                sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
+            }
+            Ok(sum)
+        };
+        Ok((read("rocksdb.cur-size-all-mem-tables")?, read("rocksdb.live-sst-files-size")?))
+    }
+
+    /// Stops compactions and flushes and waits for those under way: before the engine is closed or its folder goes.
+    pub fn stop_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    /// Waits until no compaction is due. For tests and operators.
+    pub fn wait_for_compactions(&self) -> Result<(), Error> {
+        self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(Error::rocksdb(&self.path))
+    }
+}
+
+fn read_applied(db: &DB, path: &Path) -> Result<Applied, Error> {
+    let malformed = |what: &str| Error::Malformed { path: path.to_path_buf(), what: what.to_string() };
+    let system = db.cf_handle(SYSTEM).ok_or_else(|| malformed("column family missing"))?;
+    let value = db
+        .get_pinned_cf(system, APPLIED_KEY)
+        .map_err(Error::rocksdb(path))?
+        .ok_or_else(|| malformed("no position inside"))?;
+    Applied::decode(&value).ok_or_else(|| malformed("malformed position"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(index: u64) -> Applied {
+        Applied { position: Position { index, ..Position::START }, time: index * 1000 }
+    }
+
+    #[test]
+    fn position_and_data_are_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::new(EngineOptions::default()));
+        let path = dir.path().join("engine");
+        let engine = Engine::create(&path, &shared, applied(0)).unwrap();
+        let put = |engine: &Engine, index: u64| {
+            let mut batch = engine.batch();
+            let entry = Entry::string(Bytes::from(index.to_string()), None);
+            engine.stage(&mut batch, b"k", Some(&entry)).unwrap();
+            engine.write(batch, applied(index)).unwrap();
+        };
+        put(&engine, 1);
+        assert_eq!(engine.flush().unwrap(), applied(1));
+        put(&engine, 2);
+        engine.stop_background_work();
+        drop(engine);
+        // Whether the close flushed the second write or not: position and data tell of the same record.
+        let (engine, at) = Engine::open(&path, &shared).unwrap();
+        assert_eq!(engine.get(b"k").unwrap().unwrap().value, at.position.index.to_string());
+        assert!(at == applied(1) || at == applied(2));
+    }
+
+    #[test]
+    fn a_folder_that_is_no_engine_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::new(EngineOptions::default()));
+        assert!(Engine::open(&dir.path().join("missing"), &shared).is_err());
+        assert!(Engine::open(dir.path(), &shared).is_err());
+    }
+}

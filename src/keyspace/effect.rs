@@ -1,0 +1,232 @@
+//! Effects: what the records of a binlog say, and the one place where they change state.
+//!
+//! A client's command, a replica and recovery all end in [`Effect::apply`], so state is a function of the log. An
+//! effect carries absolute values only, and is applied with its record's time as now. In the log it is a command
+//! (docs/binlog.md lists them).
+
+use bytes::Bytes;
+
+use super::Error;
+use crate::binlog::put_effect;
+use crate::engine::{Entry, Kind};
+
+/// One change to one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// `SET key value [PXAT ms]`: the key holds this string now, whatever it held.
+    Set { key: Bytes, value: Bytes, expire_at: Option<u64> },
+    /// `DEL key`
+    Del { key: Bytes },
+    /// `PEXPIREAT key ms`
+    ExpireAt { key: Bytes, at: u64 },
+    /// `PERSIST key`
+    Persist { key: Bytes },
+    /// `APPEND key suffix`: keeps the expiry.
+    Append { key: Bytes, suffix: Bytes },
+    /// `SETRANGE key offset value`: zero padded, keeps the expiry.
+    SetRange { key: Bytes, offset: u64, value: Bytes },
+    /// `FLUSHDB`: the slot is empty now. Always a record of its own.
+    Flush,
+}
+
+/// State that effects are applied to: a slot's, seen through the changes not yet written.
+pub trait State {
+    /// The entry of a key, expired or not.
+    fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error>;
+    fn put(&mut self, key: Bytes, entry: Option<Entry>);
+}
+
+impl Effect {
+    /// The key it changes; `None` for the whole slot.
+    pub fn key(&self) -> Option<&Bytes> {
+        match self {
+            Effect::Set { key, .. }
+            | Effect::Del { key }
+            | Effect::ExpireAt { key, .. }
+            | Effect::Persist { key }
+            | Effect::Append { key, .. }
+            | Effect::SetRange { key, .. } => Some(key),
+            Effect::Flush => None,
+        }
+    }
+
+    /// Adds the effect to a record's body.
+    pub fn encode(&self, body: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        match self {
+            Effect::Set { key, value, expire_at: None } => put_effect(body, &[b"SET", key, value]),
+            Effect::Set { key, value, expire_at: Some(at) } => {
+                put_effect(body, &[b"SET", key, value, b"PXAT", digits.format(*at).as_bytes()]);
+            }
+            Effect::Del { key } => put_effect(body, &[b"DEL", key]),
+            Effect::ExpireAt { key, at } => put_effect(body, &[b"PEXPIREAT", key, digits.format(*at).as_bytes()]),
+            Effect::Persist { key } => put_effect(body, &[b"PERSIST", key]),
+            Effect::Append { key, suffix } => put_effect(body, &[b"APPEND", key, suffix]),
+            Effect::SetRange { key, offset, value } => {
+                put_effect(body, &[b"SETRANGE", key, digits.format(*offset).as_bytes(), value]);
+            }
+            Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
+        }
+    }
+
+    /// Reads an effect from its arguments, which are parts of `body`.
+    pub fn decode(body: &Bytes, args: &[&[u8]]) -> Result<Effect, Error> {
+        let own = |arg: &[u8]| body.slice_ref(arg);
+        match args {
+            [b"SET", key, value] => Ok(Effect::Set { key: own(key), value: own(value), expire_at: None }),
+            [b"SET", key, value, b"PXAT", at] => {
+                Ok(Effect::Set { key: own(key), value: own(value), expire_at: Some(number(args, at)?) })
+            }
+            [b"DEL", key] => Ok(Effect::Del { key: own(key) }),
+            [b"PEXPIREAT", key, at] => Ok(Effect::ExpireAt { key: own(key), at: number(args, at)? }),
+            [b"PERSIST", key] => Ok(Effect::Persist { key: own(key) }),
+            [b"APPEND", key, suffix] => Ok(Effect::Append { key: own(key), suffix: own(suffix) }),
+            [b"SETRANGE", key, offset, value] => {
+                let offset = number(args, offset)?;
+                // What no command may write, no record may make us allocate.
+                if offset.saturating_add(value.len() as u64) > u64::from(crate::binlog::MAX_BODY_LEN) {
+                    return Err(bad(args));
+                }
+                Ok(Effect::SetRange { key: own(key), offset, value: own(value) })
+            }
+            [b"FLUSHDB"] => Ok(Effect::Flush),
+            _ => Err(bad(args)),
+        }
+    }
+
+    /// Changes `state`. `now` is the record's time (unix ms): what has expired by then does not exist.
+    /// [`Effect::Flush`] is carried out by the slot and changes nothing here.
+    pub fn apply(&self, state: &mut dyn State, now: u64) -> Result<(), Error> {
+        match self {
+            Effect::Set { key, value, expire_at } => {
+                state.put(key.clone(), Some(Entry::string(value.clone(), *expire_at)));
+            }
+            Effect::Del { key } => state.put(key.clone(), None),
+            Effect::ExpireAt { key, at } => {
+                if let Some(entry) = live(state, key, now)? {
+                    state.put(key.clone(), Some(Entry { expire_at: Some(*at), ..entry }));
+                }
+            }
+            Effect::Persist { key } => {
+                if let Some(entry) = live(state, key, now)? {
+                    state.put(key.clone(), Some(Entry { expire_at: None, ..entry }));
+                }
+            }
+            Effect::Append { key, suffix } => change_string(state, key, now, |value| value.extend_from_slice(suffix))?,
+            Effect::SetRange { key, offset, value: patch } => change_string(state, key, now, |value| {
+                let start = *offset as usize;
+                let end = start + patch.len();
+                if value.len() < end {
+                    value.resize(end, 0);
+                }
+                value[start..end].copy_from_slice(patch);
+            })?,
+            Effect::Flush => {}
+        }
+        Ok(())
+    }
+}
+
+fn live(state: &mut dyn State, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
+    Ok(state.get(key)?.filter(|e| e.is_live(now)))
+}
+
+/// Changes the bytes of a string, or of a new empty one, and keeps its expiry.
+fn change_string(state: &mut dyn State, key: &Bytes, now: u64, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+    let (mut value, expire_at) = match live(state, key, now)? {
+        Some(Entry { kind: Kind::String, value, expire_at }) => (Vec::from(value), expire_at),
+        Some(other) => return Err(Error::BadEffect(format!("string change of a {}", other.kind.name()))),
+        None => (Vec::new(), None),
+    };
+    change(&mut value);
+    state.put(key.clone(), Some(Entry::string(value.into(), expire_at)));
+    Ok(())
+}
+
+fn number(args: &[&[u8]], digits: &[u8]) -> Result<u64, Error> {
+    std::str::from_utf8(digits).ok().and_then(|s| s.parse().ok()).ok_or_else(|| bad(args))
+}
+
+fn bad(args: &[&[u8]]) -> Error {
+    let shown: Vec<String> = args.iter().take(5).map(|a| a[..a.len().min(32)].escape_ascii().to_string()).collect();
+    Error::BadEffect(shown.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binlog::{Draft, Position, RunDecoder, decode_body};
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    #[derive(Default)]
+    struct Map(HashMap<Bytes, Entry>);
+
+    impl State for Map {
+        fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
+            Ok(self.0.get(key).cloned())
+        }
+        fn put(&mut self, key: Bytes, entry: Option<Entry>) {
+            match entry {
+                Some(entry) => self.0.insert(key, entry),
+                None => self.0.remove(&key),
+            };
+        }
+    }
+
+    fn effect() -> impl Strategy<Value = Effect> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        prop_oneof![
+            (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, expire_at)| Effect::Set {
+                key,
+                value,
+                expire_at
+            }),
+            bytes().prop_map(|key| Effect::Del { key }),
+            (bytes(), any::<u64>()).prop_map(|(key, at)| Effect::ExpireAt { key, at }),
+            bytes().prop_map(|key| Effect::Persist { key }),
+            (bytes(), bytes()).prop_map(|(key, suffix)| Effect::Append { key, suffix }),
+            (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
+            Just(Effect::Flush),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips_through_a_record(effects in proptest::collection::vec(effect(), 1..6)) {
+            let mut draft = Draft::new(7);
+            effects.iter().for_each(|e| e.encode(draft.effects()));
+            let mut run = Vec::new();
+            draft.encode(1, &mut { Position::START }, &mut run);
+            let record = RunDecoder::new(&run, Position::START).next().unwrap().unwrap();
+            let body = Bytes::copy_from_slice(record.body);
+            let (_, mut iter) = decode_body(&body).unwrap();
+            let (mut args, mut decoded) = (Vec::new(), Vec::new());
+            while iter.next_into(&mut args) == Some(true) {
+                decoded.push(Effect::decode(&body, &args).unwrap());
+            }
+            prop_assert_eq!(decoded, effects);
+        }
+    }
+
+    #[test]
+    fn the_records_time_decides_what_is_expired() {
+        let key = Bytes::from_static(b"k");
+        let append = Effect::Append { key: key.clone(), suffix: Bytes::from_static(b"+") };
+        for (now, value, expire_at) in [(99, "v+", Some(100)), (100, "+", None)] {
+            let mut state = Map::default();
+            state.put(key.clone(), Some(Entry::string(Bytes::from_static(b"v"), Some(100))));
+            append.apply(&mut state, now).unwrap();
+            assert_eq!(state.0[&key], Entry::string(Bytes::from(value), expire_at));
+        }
+    }
+
+    #[test]
+    fn set_range_pads_with_zeros() {
+        let key = Bytes::from_static(b"k");
+        let mut state = Map::default();
+        let patch = Bytes::from_static(b"ab");
+        Effect::SetRange { key: key.clone(), offset: 2, value: patch }.apply(&mut state, 0).unwrap();
+        assert_eq!(state.0[&key].value.as_ref(), b"\0\0ab");
+    }
+}

@@ -1,0 +1,49 @@
+//! What can go wrong with the keyspace, as an operator reads it in the log and a client in a reply.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{binlog, engine};
+
+/// An error of the keyspace. Cheap to clone: the writes of one group fail together.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error("binlog: {0}")]
+    Binlog(Arc<binlog::Error>),
+    #[error("engine: {0}")]
+    Engine(Arc<engine::Error>),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: Arc<io::Error> },
+    /// The slot takes no writes until the server is restarted.
+    #[error("{slot} is read-only: {reason}")]
+    ReadOnly { slot: String, reason: String },
+    /// A folder or file is not what it should be.
+    #[error("{path}: {why}")]
+    Damaged { path: PathBuf, why: String },
+    /// A record that this build cannot apply.
+    #[error("record not understood: {0}")]
+    BadEffect(String),
+}
+
+impl From<binlog::Error> for Error {
+    fn from(e: binlog::Error) -> Self {
+        Error::Binlog(Arc::new(e))
+    }
+}
+
+impl From<engine::Error> for Error {
+    fn from(e: engine::Error) -> Self {
+        Error::Engine(Arc::new(e))
+    }
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+        move |source| Error::Io { path: path.to_path_buf(), source: Arc::new(source) }
+    }
+
+    pub(super) fn damaged(path: &Path, why: impl Into<String>) -> Error {
+        Error::Damaged { path: path.to_path_buf(), why: why.into() }
+    }
+}

@@ -1,0 +1,124 @@
+//! Background work on slots: making logs durable every second, flushing engines, purging binlog files.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::purge::PurgePolicy;
+use super::{Error, Keyspace};
+
+/// How often logs are synced with `sync : everysec`.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// How often binlog files are looked at for purging.
+const PURGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the threads ask the conf file for, each time anew.
+pub struct HousekeepingOptions {
+    /// Whether logs are to be synced every second.
+    pub sync_every_second: Box<dyn Fn() -> bool + Send>,
+    pub purge_policy: Box<dyn Fn() -> PurgePolicy + Send>,
+    /// Bytes of unflushed log over all slots beyond which the slot with most is flushed.
+    pub max_unflushed: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// The running threads; stopped and joined by [`Housekeeping::stop`].
+pub struct Housekeeping {
+    stop: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Housekeeping {
+    /// Starts the threads.
+    pub fn start(keyspace: &Arc<Keyspace>, options: HousekeepingOptions) -> std::io::Result<Housekeeping> {
+        let HousekeepingOptions { sync_every_second, purge_policy, max_unflushed } = options;
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let syncer = {
+            let (keyspace, stopped) = (keyspace.clone(), stopped.clone());
+            move || sync_loop(&keyspace, &stopped, &sync_every_second)
+        };
+        let flusher = {
+            let keyspace = keyspace.clone();
+            move || flush_loop(&keyspace, &stopped, &purge_policy, &max_unflushed)
+        };
+        Ok(Housekeeping {
+            stop: Some(stop),
+            threads: vec![
+                std::thread::Builder::new().name("sync".into()).spawn(syncer)?,
+                std::thread::Builder::new().name("flush".into()).spawn(flusher)?,
+            ],
+        })
+    }
+
+    /// Stops the threads and waits for them.
+    pub fn stop(&mut self) {
+        self.stop = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a housekeeping thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Housekeeping {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn sync_loop(keyspace: &Keyspace, stopped: &Receiver<()>, every_second: &dyn Fn() -> bool) {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SYNC_INTERVAL) {
+        if every_second() {
+            // A slot whose sync fails has said so and is read-only.
+            keyspace.all_slots().for_each(|slot| drop(slot.sync_all()));
+        }
+    }
+}
+
+fn flush_loop(
+    keyspace: &Keyspace,
+    stopped: &Receiver<()>,
+    policy: &dyn Fn() -> PurgePolicy,
+    max_unflushed: &dyn Fn() -> u64,
+) {
+    let mut purged = Instant::now();
+    loop {
+        let due = crossbeam_channel::select! {
+            recv(keyspace.flush_requests) -> request => request.ok(),
+            recv(stopped) -> _ => return,
+            default(PURGE_INTERVAL) => None,
+        };
+        if let Some((db, number)) = due
+            && let Some(slot) = keyspace.all_slots().find(|s| s.db() == db && s.number() == number)
+        {
+            report(slot, keyspace.flush_slot(slot));
+        }
+        // What a full channel dropped, and what is much in sum.
+        for slot in keyspace.all_slots().filter(|s| s.unflushed() >= keyspace.env.flush_threshold) {
+            report(slot, keyspace.flush_slot(slot));
+        }
+        while keyspace.env.unflushed_total.load(Ordering::Relaxed) > max_unflushed() {
+            let Some(slot) = keyspace.all_slots().max_by_key(|s| s.unflushed()) else { break };
+            let result = keyspace.flush_slot(slot);
+            let failed = result.is_err();
+            report(slot, result);
+            if failed {
+                break;
+            }
+        }
+        if purged.elapsed() >= PURGE_INTERVAL {
+            purged = Instant::now();
+            let policy = policy();
+            keyspace.all_slots().for_each(|slot| report(slot, slot.purge(&policy).map(drop)));
+        }
+    }
+}
+
+fn report(slot: &super::Slot, result: Result<(), Error>) {
+    if let Err(e) = result {
+        tracing::error!(slot = %slot, "{e}");
+    }
+}

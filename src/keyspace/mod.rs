@@ -1,0 +1,317 @@
+//! The keyspace: databases, their slots, and the path that every write takes.
+//!
+//! A command locks its keys ([`locks`]), reads and changes state by effects ([`effect`]) in a [`Transaction`]; the slot
+//! commits them ([`slot`]): log, engine, then visible. Replicas ([`replay`]) and recovery ([`recovery`])
+//! apply the same effects. What is on disk, and how it is replaced: [`store`].
+
+pub mod effect;
+mod error;
+mod housekeeping;
+mod locks;
+mod overlay;
+mod purge;
+mod recovery;
+mod replay;
+mod scan;
+mod slot;
+mod store;
+mod transaction;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use crc::{CRC_16_XMODEM, Crc};
+use crossbeam_channel::Receiver;
+
+use crate::binlog::Position;
+use crate::engine::{self, Applied};
+use locks::KeyLocks;
+use slot::SlotEnv;
+use store::Layout;
+
+pub use crate::engine::{Entry, Kind};
+pub use error::Error;
+pub use housekeeping::{Housekeeping, HousekeepingOptions};
+pub use purge::{LogPin, PurgePolicy};
+pub use scan::KeyCounts;
+pub use slot::{Published, Slot, Store};
+pub use transaction::{Locked, Transaction};
+
+/// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
+const HASH_SLOTS: usize = 16384;
+static CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+/// Flush requests that may wait; more are found by looking.
+const FLUSH_REQUESTS: usize = 1024;
+
+/// How a keyspace is opened.
+pub struct KeyspaceOptions {
+    pub db_path: PathBuf,
+    pub binlog_path: PathBuf,
+    pub databases: usize,
+    pub slots: usize,
+    pub engine: engine::EngineOptions,
+    /// Bytes; asked each time.
+    pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The node's term.
+    pub term: u32,
+    /// Records of this term and later were written by this node as a master.
+    pub leading_from: Option<u32>,
+}
+
+/// All databases of a node.
+pub struct Keyspace {
+    databases: Box<[Database]>,
+    locks: KeyLocks,
+    env: Arc<SlotEnv>,
+    flush_requests: Receiver<(usize, usize)>,
+}
+
+/// What SELECT chooses.
+pub struct Database {
+    index: usize,
+    slots: Box<[Arc<Slot>]>,
+}
+
+impl Database {
+    /// The database's number.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The database's slots, by number.
+    pub fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
+    }
+}
+
+/// The hash slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it, mod 16384, as in Redis Cluster.
+fn hash_slot(key: &[u8]) -> usize {
+    let tagged = memchr::memchr(b'{', key).and_then(|open| {
+        let rest = &key[open + 1..];
+        memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])
+    });
+    usize::from(CRC16.checksum(tagged.unwrap_or(key))) % HASH_SLOTS
+}
+
+impl Keyspace {
+    /// Opens what is on disk and replays the logs.
+    pub fn open(options: KeyspaceOptions) -> Result<Keyspace, Error> {
+        let (flush_tx, flush_requests) = crossbeam_channel::bounded(FLUSH_REQUESTS);
+        let env = Arc::new(SlotEnv {
+            flush_threshold: options.engine.write_buffer_size as u64,
+            engine: Arc::new(engine::Shared::new(options.engine)),
+            term: AtomicU32::new(options.term),
+            binlog_file_size: options.binlog_file_size,
+            flush_requests: flush_tx,
+            unflushed_total: AtomicU64::new(0),
+        });
+        refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
+        let database = |index: usize| {
+            let slot = |number| {
+                let layout = Layout::new(&options.db_path, &options.binlog_path, index, number);
+                Arc::new(Slot::new(index, number, env.clone(), layout))
+            };
+            Database { index, slots: (0..options.slots).map(slot).collect() }
+        };
+        let databases: Box<[Database]> = (0..options.databases).map(database).collect();
+        let keyspace = Keyspace { databases, locks: KeyLocks::default(), env, flush_requests };
+        let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
+        recovery::open_slots(&slots, options.leading_from)?;
+        let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
+        keyspace.env.term.fetch_max(newest, Ordering::Relaxed);
+        Ok(keyspace)
+    }
+
+    /// Number of databases.
+    pub fn databases(&self) -> usize {
+        self.databases.len()
+    }
+
+    /// Slots of each database.
+    pub fn slots_per_database(&self) -> usize {
+        self.databases.first().map_or(0, |db| db.slots.len())
+    }
+
+    /// A database by a number below [`Keyspace::databases`].
+    pub fn db(&self, index: usize) -> &Database {
+        &self.databases[index]
+    }
+
+    /// All slots of all databases, in order.
+    pub fn all_slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.databases.iter().flat_map(|db| db.slots.iter())
+    }
+
+    /// A slot by its database's name (`db0`) and its number, as peers name it.
+    pub fn slot_named(&self, db: &str, number: u32) -> Option<&Arc<Slot>> {
+        let index: usize = db.strip_prefix("db")?.parse().ok()?;
+        self.databases.get(index)?.slots.get(number as usize)
+    }
+
+    /// The slot that a key lives in.
+    pub fn slot(&self, db: usize, key: &[u8]) -> &Arc<Slot> {
+        let slots = &self.databases[db].slots;
+        &slots[hash_slot(key) * slots.len() / HASH_SLOTS]
+    }
+
+    /// A transaction for one pipeline.
+    pub fn transaction(&self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+
+    /// The node's term.
+    pub fn term(&self) -> u32 {
+        self.env.term.load(Ordering::Relaxed)
+    }
+
+    /// The highest term in any slot's log.
+    pub fn newest_term(&self) -> u32 {
+        self.all_slots().map(|s| s.position().term).max().unwrap_or(0)
+    }
+
+    /// Sets the term of the records written from now on.
+    pub fn set_term(&self, term: u32) {
+        self.env.term.store(term, Ordering::Relaxed);
+    }
+
+    /// Bytes of the block cache in use.
+    pub fn block_cache_usage(&self) -> usize {
+        self.env.engine.block_cache_usage()
+    }
+
+    /// Bytes of log that no engine has flushed: what a recovery now would replay.
+    pub fn unflushed(&self) -> u64 {
+        self.env.unflushed_total.load(Ordering::Relaxed)
+    }
+
+    /// Empties a database, or all (`None`), atomically for readers. One record a slot.
+    pub fn flush_db(&self, db: Option<usize>, now: u64) -> Result<(), Error> {
+        let _all = self.locks.lock_all();
+        let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
+        let slots: Vec<&Arc<Slot>> = chosen.flat_map(|d| d.slots.iter()).collect();
+        // Each slot waits for the disk a few times: let them wait together.
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = slots
+                .into_iter()
+                .filter(|slot| slot.store().is_some())
+                .map(|slot| scope.spawn(move || slot.flush_data(now)))
+                .collect();
+            threads.into_iter().try_for_each(|t| match t.join() {
+                Ok(result) => result.map(drop),
+                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
+            })
+        })
+    }
+
+    /// Keys of a database that are live at `now`, exactly. May scan the whole database.
+    pub fn count(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
+        self.databases[db].slots.iter().map(|slot| slot.count(now)).sum()
+    }
+
+    /// [`Slot::estimate`] of a database: never takes long.
+    pub fn estimate(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
+        self.databases[db].slots.iter().map(|slot| slot.estimate(now)).sum()
+    }
+
+    /// A digest of all data at `now`: equal on two nodes with equal data. Scans everything.
+    pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
+        let mut sum = [0; 20];
+        for slot in self.all_slots() {
+            scan::xor(&mut sum, &slot.digest(now)?);
+        }
+        Ok(sum)
+    }
+
+    /// Some live key of a database.
+    pub fn random_key(&self, db: usize, now: u64) -> Result<Option<Bytes>, Error> {
+        let slots = &self.databases[db].slots;
+        let first = rand::random_range(0..slots.len().max(1));
+        for slot in slots.iter().cycle().skip(first).take(slots.len()) {
+            if let Some(key) = slot.random_key(now)? {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Replaces a slot's data by a received checkpoint that contains exactly `applied`, or empties it (`None`).
+    /// The old data are served until the new are in place; a crash leaves the one or the other.
+    pub fn install(&self, slot: &Slot, received: Option<&Path>, applied: Applied) -> Result<(), Error> {
+        if received.is_none() && slot.store().is_none() {
+            return Ok(());
+        }
+        slot.install(received, applied, || self.locks.lock_all())
+    }
+
+    /// Makes a slot's engine durable. First all logs: a part of a write over several slots must not be in an engine on disk
+    /// while another part could still be lost with its log.
+    pub(crate) fn flush_slot(&self, slot: &Slot) -> Result<(), Error> {
+        for other in self.all_slots() {
+            other.sync_all()?;
+        }
+        slot.flush()
+    }
+
+    /// Makes all that was committed durable in log and engine: a start after it replays nothing.
+    pub fn flush_all_engines(&self) -> Result<(), Error> {
+        for slot in self.all_slots() {
+            slot.sync_all()?;
+        }
+        let slots: Vec<&Arc<Slot>> = self.all_slots().filter(|s| s.unflushed() > 0).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = slots.into_iter().map(|slot| scope.spawn(move || slot.flush())).collect();
+            threads.into_iter().try_for_each(|t| match t.join() {
+                Ok(result) => result,
+                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
+            })
+        })
+    }
+}
+
+/// Data of databases or slots beyond the configured number would become invisible; keys would be looked for in the wrong slot.
+fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Result<(), Error> {
+    let layout = db_path.join("LAYOUT");
+    let text = format!("slot-num : {slots}\n");
+    match std::fs::read_to_string(&layout) {
+        Ok(found) if found != text => {
+            let why = format!("the data were written with {}; slot-num cannot change afterwards", found.trim());
+            return Err(Error::damaged(&layout, why));
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(db_path).map_err(Error::io(db_path))?;
+            crate::fsutil::replace_file(&layout, text.as_bytes()).map_err(Error::io(&layout))?;
+        }
+        Err(e) => return Err(Error::io(&layout)(e)),
+    }
+    for entry in std::fs::read_dir(db_path).map_err(Error::io(db_path))? {
+        let path = entry.map_err(Error::io(db_path))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let index = name.strip_prefix("db").and_then(|n| n.parse::<usize>().ok());
+        if index.is_some_and(|index| index >= databases) {
+            return Err(Error::damaged(&path, format!("holds data, but the conf file says databases : {databases}")));
+        }
+    }
+    Ok(())
+}
+
+/// [`Position::START`] with no time: what a slot that was never written contains.
+pub const NEVER_WRITTEN: Applied = Applied { position: Position::START, time: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_slots_are_redis_clusters() {
+        // CLUSTER KEYSLOT of Redis 7.
+        for (key, slot) in [("foo", 12182), ("{user1000}.following", 3443), ("123456789", 12739), ("", 0)] {
+            assert_eq!(hash_slot(key.as_bytes()), slot, "{key}");
+        }
+        assert_eq!(hash_slot(b"foo{}{bar}"), hash_slot(b"foo{}{bar}"));
+        assert_ne!(hash_slot(b"foo{}{bar}"), hash_slot(b"bar"));
+        assert_eq!(hash_slot(b"foo{{bar}}zap"), hash_slot(b"{bar"));
+    }
+}

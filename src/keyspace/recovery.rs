@@ -1,0 +1,234 @@
+//! Opening slots after a stop of any kind.
+//!
+//! Each slot's engine says which record it contains up to; the log is replayed from there. A write that spans slots
+//! has a record in each of them that names the others: where a crash left it in some logs only, it is taken back
+//! from those (it was acknowledged to nobody, and shown to no replica). This concerns only
+//! records that this node wrote as a master: a replica receives the parts of such a write one by one.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::effect::Effect;
+use super::overlay::Overlay;
+use super::replay::effects_of;
+use super::slot::Store;
+use super::store::Current;
+use super::{Error, Slot};
+use crate::binlog::{self, Participant, Position, Record, Recovered, Writer, decode_body};
+use crate::engine::{Applied, Engine};
+
+/// Changed keys and bytes that are written to the engine at once.
+const BATCH_KEYS: usize = 10_000;
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// A write over several slots, as one of them has it in its log.
+struct Multi {
+    before: Position,
+    index: u64,
+    participants: Vec<Participant>,
+}
+
+/// A slot whose log has been read.
+struct Opening {
+    slot: Arc<Slot>,
+    applied: Applied,
+    /// Replayed up to here; later records wait for the decision on the first of `multis`.
+    replayed: Applied,
+    multis: Vec<Multi>,
+    found: Recovered,
+}
+
+/// Opens all slots that exist. `leading_from`: records of this term and later were written by this node as a master.
+pub(super) fn open_slots(slots: &[Arc<Slot>], leading_from: Option<u32>) -> Result<(), Error> {
+    let next = Mutex::new(slots.iter());
+    let opened = Mutex::new(Vec::new());
+    let work = || -> Result<(), Error> {
+        loop {
+            let Some(slot) = next.lock().next() else { return Ok(()) };
+            if let Some(opening) = read_slot(slot, leading_from)? {
+                opened.lock().push(opening);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|w| match w.join() {
+            Ok(result) => result,
+            Err(_) => Err(Error::BadEffect("a recovery thread panicked".into())),
+        })
+    })?;
+    let mut opened = opened.into_inner();
+    let limits = take_back_torn(&mut opened);
+    opened.into_iter().try_for_each(|opening| {
+        let limit = limits.get(&key_of(&opening.slot)).copied();
+        finish(opening, limit)
+    })
+}
+
+fn key_of(slot: &Slot) -> (u16, u16) {
+    (slot.db() as u16, slot.number() as u16)
+}
+
+/// Opens a slot's engine and replays its log as far as no write over several slots is in doubt.
+fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<Option<Opening>, Error> {
+    let Some(current) = slot.layout().load_current()? else { return Ok(None) };
+    let (engine, applied) = Engine::open(&slot.layout().engine_dir(current.engine), &slot.env().engine)?;
+    let store = slot.set_store(engine, current);
+    let mut replay = Replay::new(slot, store.clone(), applied);
+    let mut multis = Vec::new();
+    let mut before = applied.position;
+    let result = binlog::recover(store.log_dir(), applied.position, |record| {
+        let own = leading_from.is_some_and(|from| record.end.term >= from);
+        let (participants, _) = decode_body(record.body).ok_or_else(|| malformed(&record))?;
+        if own && !participants.is_empty() {
+            multis.push(Multi { before, index: record.end.index, participants });
+        }
+        before = record.end;
+        if multis.is_empty() { replay.record(record) } else { Ok(()) }
+    });
+    replay.write()?;
+    let replayed = replay.applied;
+    match result {
+        Ok(found) => Ok(Some(Opening { slot: slot.clone(), applied, replayed, multis, found })),
+        Err(Error::Binlog(e)) => match &*e {
+            binlog::Error::NotInLog { .. } => {
+                begin_new_log(slot, &store, current, replayed)?;
+                Ok(None)
+            }
+            _ => {
+                // What is before the damage is there to be read; nothing may be built on it.
+                slot.close_for_writes(format!("the binlog cannot be replayed: {e}"));
+                Ok(None)
+            }
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn malformed(record: &Record<'_>) -> Error {
+    Error::BadEffect(format!("malformed body of the record that ends at {}", record.end))
+}
+
+/// The engine holds records that the log lost to a power cut: the engine is the truth, and the log goes on after it.
+fn begin_new_log(slot: &Slot, store: &Store, current: Current, applied: Applied) -> Result<(), Error> {
+    tracing::warn!(slot = %slot, position = %applied.position,
+        "the binlog ends before the engine's position: beginning a new one there");
+    let current = Current { log: current.log + 1, ..current };
+    let dir = slot.layout().log_dir(current.log);
+    crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+    let writer = Writer::create(&dir, applied.position, (slot.env().binlog_file_size)())?;
+    slot.layout().set_current(current)?;
+    let old = store.log_dir().to_path_buf();
+    slot.replace_log(current, dir);
+    crate::fsutil::remove_dir(&old).map_err(Error::io(&old))?;
+    slot.opened(writer, applied.time, 0, applied.position.filenum);
+    Ok(())
+}
+
+/// Finds the writes over several slots that not all of their slots have, and cuts the logs before them. Cutting one log may
+/// tear another write, hence the repetition. Returns the last index that each cut log keeps.
+fn take_back_torn(opened: &mut [Opening]) -> HashMap<(u16, u16), Position> {
+    let mut ends: HashMap<(u16, u16), u64> = opened.iter().map(|o| (key_of(&o.slot), o.found.tail.index)).collect();
+    let mut cuts = HashMap::new();
+    loop {
+        let mut changed = false;
+        for opening in opened.iter() {
+            let key = key_of(&opening.slot);
+            let end = ends.get(&key).copied().unwrap_or(0);
+            let lacks = |p: &Participant| ends.get(&(p.db, p.slot)).copied().unwrap_or(0) < p.index;
+            let torn = opening.multis.iter().find(|m| m.index <= end && m.participants.iter().any(lacks));
+            if let Some(multi) = torn {
+                cuts.insert(key, multi.before);
+                ends.insert(key, multi.before.index);
+                changed = true;
+            }
+        }
+        if !changed {
+            return cuts;
+        }
+    }
+}
+
+/// Replays what was in doubt, cuts the log, and opens the slot for writing.
+fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
+    let Opening { slot, applied, replayed, multis, mut found } = opening;
+    let Some(store) = slot.store().clone() else { return Ok(()) };
+    let mut replay = Replay::new(&slot, store, replayed);
+    if !multis.is_empty() {
+        let last = cut.map_or(found.tail.index, |c| c.index);
+        let dir = replay.store.log_dir().to_path_buf();
+        binlog::recover(&dir, replayed.position, |record| {
+            if record.end.index <= last { replay.record(record) } else { Ok(()) }
+        })?;
+        replay.write()?;
+    }
+    let log_dir = replay.store.log_dir().to_path_buf();
+    if let Some(cut) = cut {
+        tracing::warn!(slot = %slot, from = %cut, to = %found.tail,
+            "taking back a write over several slots that a crash interrupted");
+        for filenum in cut.filenum + 1..=found.tail.filenum {
+            let path = binlog::file_path(&log_dir, filenum);
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        found.tail = cut;
+    } else if let Some(torn) = &found.torn {
+        tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
+            "cutting a torn tail off the binlog ({})", torn.why);
+    }
+    if found.records > 0 {
+        tracing::info!(slot = %slot, from = %applied.position, to = %found.tail, records = found.records,
+            bytes = found.bytes, "replayed the binlog");
+    }
+    let writer = Writer::resume(&log_dir, found.tail, (slot.env().binlog_file_size)())?;
+    slot.opened(writer, replay.applied.time, found.bytes, applied.position.filenum);
+    Ok(())
+}
+
+/// Applies records to an engine that has no other user yet.
+struct Replay<'s> {
+    overlay: Overlay<'s>,
+    store: Arc<Store>,
+    /// Up to here the records are in the engine or the overlay.
+    applied: Applied,
+    bytes: u64,
+}
+
+impl<'s> Replay<'s> {
+    fn new(slot: &'s Slot, store: Arc<Store>, applied: Applied) -> Replay<'s> {
+        Replay { overlay: Overlay::new(slot), store, applied, bytes: 0 }
+    }
+
+    fn record(&mut self, record: Record<'_>) -> Result<(), Error> {
+        let effects = effects_of(&Bytes::copy_from_slice(record.body))?;
+        let applied = Applied { position: record.end, time: self.applied.time.max(record.time) };
+        if effects.as_slice() == [Effect::Flush] {
+            self.overlay.clear();
+            self.store = self.overlay.slot().recover_flush(applied)?;
+        } else {
+            for effect in &effects {
+                effect.apply(&mut self.overlay, record.time)?;
+            }
+        }
+        self.applied = applied;
+        self.bytes += record.body.len() as u64;
+        if self.overlay.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        if self.overlay.len() > 0 {
+            let batch = self.overlay.batch(&self.store.engine)?;
+            self.store.engine.write(batch, self.applied)?;
+        }
+        self.overlay.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Applying records that are not this node's own: those of a master, and those of the own log at recovery.
+
+use bytes::Bytes;
+
+use super::effect::Effect;
+use super::overlay::Overlay;
+use super::{Error, Keyspace, Slot};
+use crate::binlog::{self, FILE_HEADER_LEN, Position, RunDecoder, decode_body};
+
+/// Records of a master that are committed as one group at most: bounds how long their keys are locked.
+const GROUP_RECORDS: usize = 256;
+/// Bytes, likewise.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// The effects of a record's body. `Flush` stands alone.
+pub(super) fn effects_of(body: &Bytes) -> Result<Vec<Effect>, Error> {
+    let malformed = || Error::BadEffect("malformed record body".into());
+    let (_, mut iter) = decode_body(body).ok_or_else(malformed)?;
+    let (mut args, mut effects) = (Vec::new(), Vec::new());
+    while iter.next_into(&mut args).ok_or_else(malformed)? {
+        effects.push(Effect::decode(body, &args)?);
+    }
+    if effects.len() > 1 && effects.contains(&Effect::Flush) {
+        return Err(Error::BadEffect("FLUSHDB is not alone in its record".into()));
+    }
+    Ok(effects)
+}
+
+/// Records of a run that are committed together.
+struct Group {
+    effects: Vec<(u64, Effect)>,
+    start: usize,
+    end: usize,
+    position: Position,
+    time: u64,
+}
+
+impl Group {
+    fn is_flush(&self) -> bool {
+        matches!(self.effects.as_slice(), [(_, Effect::Flush)])
+    }
+}
+
+impl Keyspace {
+    /// Applies a run of whole records from a master that ends at `end`, exactly as it stands in the master's log. All of it is checked
+    /// before anything is applied: it must continue the slot's log, and end where the master says.
+    pub fn apply_run(&self, slot: &Slot, run: &Bytes, end: Position) -> Result<(), Error> {
+        for group in split(run, start_of(slot.position(), run, end)?, end)? {
+            let bytes = &run[group.start..group.end];
+            if group.is_flush() {
+                let _all = self.locks.lock_all();
+                slot.flush_data_run(bytes, group.position, group.time)?;
+                continue;
+            }
+            let store = slot.store_for_writing()?;
+            let keys = group.effects.iter().filter_map(|(_, effect)| effect.key());
+            let mut stripes: Vec<usize> = keys.map(|key| self.locks.stripe(slot.db(), key)).collect();
+            stripes.sort_unstable();
+            stripes.dedup();
+            let _held: Vec<_> = stripes.into_iter().map(|s| self.locks.lock(s, true)).collect();
+            let mut overlay = Overlay::new(slot);
+            for (time, effect) in &group.effects {
+                effect.apply(&mut overlay, *time)?;
+            }
+            slot.commit_run(bytes, group.position, overlay.batch(&store.engine)?, group.time)?;
+        }
+        Ok(())
+    }
+}
+
+/// The position before a run, as a run starts in a file: the log's end, or the start of the next file.
+fn start_of(tail: Position, run: &[u8], end: Position) -> Result<Position, Error> {
+    let offset = end.offset.checked_sub(run.len() as u64);
+    if end.filenum == tail.filenum && offset == Some(tail.offset) {
+        Ok(tail)
+    } else if tail.filenum.checked_add(1) == Some(end.filenum) && offset == Some(FILE_HEADER_LEN) {
+        Ok(Position { filenum: end.filenum, offset: FILE_HEADER_LEN, ..tail })
+    } else {
+        let why = "the run starts elsewhere";
+        Err(binlog::Error::Discontinuous { filenum: tail.filenum, offset: tail.offset, why }.into())
+    }
+}
+
+/// Decodes a run into groups.
+fn split(run: &Bytes, start: Position, end: Position) -> Result<Vec<Group>, Error> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut at = start;
+    for record in RunDecoder::new(run, start) {
+        let record = record?;
+        let effects = effects_of(&run.slice_ref(record.body))?;
+        let is_flush = effects.contains(&Effect::Flush);
+        let from = (at.offset - start.offset) as usize;
+        let to = (record.end.offset - start.offset) as usize;
+        at = record.end;
+        let full = |g: &Group| g.is_flush() || g.effects.len() >= GROUP_RECORDS || g.end - g.start >= GROUP_BYTES;
+        if is_flush || groups.last().is_none_or(full) {
+            groups.push(Group { effects: Vec::new(), start: from, end: from, position: at, time: 0 });
+        }
+        if let Some(group) = groups.last_mut() {
+            group.effects.extend(effects.into_iter().map(|e| (record.time, e)));
+            (group.end, group.position, group.time) = (to, at, group.time.max(record.time));
+        }
+    }
+    if at != end {
+        let why = "the run does not end where the master says";
+        return Err(binlog::Error::Discontinuous { filenum: end.filenum, offset: end.offset, why }.into());
+    }
+    Ok(groups)
+}

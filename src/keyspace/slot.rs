@@ -1,0 +1,580 @@
+//! A slot: its store, its commit path, and what others may see of its log. Hot path: no allocation
+//! and no system call beyond the one log write.
+//!
+//! The invariants of the data path, all kept here:
+//!
+//! 1. Log before engine: a group of records is appended to the binlog, then written to the engine with the position it
+//!    ends at, both under the commit lock. The engine never holds what the log does not.
+//! 2. One record, once: the engine's position and its data change in one batch, so replay starts exactly where
+//!    the engine ends.
+//! 3. Nobody reads ahead: the log's end is published to replicas after the engine holds it.
+//! 4. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
+//!    next recovery, not by guessing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwapOption, Guard};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use super::Error;
+use super::effect::Effect;
+use super::store::{Current, Layout, move_dir};
+use crate::binlog::{self, Draft, Participant, Position, SyncHandle, Writer};
+use crate::engine::{self, Applied, Batch, Engine, Entry};
+
+/// What all slots of a server share.
+pub struct SlotEnv {
+    pub engine: Arc<engine::Shared>,
+    /// The node's term: that of the records it writes as a master.
+    pub term: AtomicU32,
+    /// Bytes; a binlog file that would grow beyond is followed by a new one. Changes with CONFIG SET.
+    pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Bytes of log a slot may have that its engine has not flushed.
+    pub flush_threshold: u64,
+    /// Tells the flusher that a slot has more than that.
+    pub flush_requests: crossbeam_channel::Sender<(usize, usize)>,
+    /// Bytes of unflushed log over all slots.
+    pub unflushed_total: AtomicU64,
+}
+
+/// An open slot's generations.
+#[derive(Debug)]
+pub struct Store {
+    pub engine: Arc<Engine>,
+    pub(super) current: Current,
+    log_dir: PathBuf,
+}
+
+impl Store {
+    /// The folder of the binlog.
+    pub fn log_dir(&self) -> &Path {
+        &self.log_dir
+    }
+}
+
+/// The end of a slot's log as replicas may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub position: Position,
+    /// Changes when the log is replaced as a whole: positions of another generation mean nothing.
+    pub generation: u64,
+}
+
+/// Writes to one slot that are committed together.
+#[derive(Default)]
+pub struct SlotWrite {
+    pub(super) drafts: Vec<Draft>,
+    pub(super) batch: Batch,
+}
+
+impl SlotWrite {
+    fn bytes(&self) -> u64 {
+        self.drafts.iter().map(|d| d.encoded_len() as u64).sum()
+    }
+
+    fn last_time(&self) -> u64 {
+        self.drafts.iter().map(|d| d.time).max().unwrap_or(0)
+    }
+}
+
+/// A write that waits for the thread that holds the commit lock.
+struct Waiting {
+    write: Mutex<Option<SlotWrite>>,
+    result: Mutex<Option<Result<Position, Error>>>,
+}
+
+/// What the commit lock protects.
+pub(super) struct Committer {
+    writer: Option<Writer>,
+    /// Time of the newest record, ms.
+    time: u64,
+}
+
+/// One slot of a database.
+pub struct Slot {
+    db: usize,
+    number: usize,
+    env: Arc<SlotEnv>,
+    layout: Layout,
+    /// `None` until the first write: such a slot has no file open and no folder.
+    store: ArcSwapOption<Store>,
+    commit: Mutex<Committer>,
+    /// Of the committer's writer; changes with it.
+    sync: ArcSwapOption<SyncHandle>,
+    queue: Mutex<Vec<Arc<Waiting>>>,
+    published: watch::Sender<Published>,
+    /// Why the slot takes no writes.
+    fault: ArcSwapOption<String>,
+    /// Bytes logged since the last flush began.
+    unflushed: AtomicU64,
+    /// Serializes flushes, checkpoints and swaps of the engine.
+    pub(super) maintenance: Mutex<()>,
+    /// The first file the engine would need to be replayed from.
+    flushed_filenum: AtomicU32,
+    pub(super) pins: super::purge::Pins,
+    pub(super) counts: super::scan::CountCache,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "db{}:{}", self.db, self.number)
+    }
+}
+
+impl Slot {
+    pub(super) fn new(db: usize, number: usize, env: Arc<SlotEnv>, layout: Layout) -> Slot {
+        let start = Published { position: Position::START, generation: 0 };
+        Slot {
+            db,
+            number,
+            env,
+            layout,
+            store: ArcSwapOption::empty(),
+            commit: Mutex::new(Committer { writer: None, time: 0 }),
+            sync: ArcSwapOption::empty(),
+            queue: Mutex::default(),
+            published: watch::Sender::new(start),
+            fault: ArcSwapOption::empty(),
+            unflushed: AtomicU64::new(0),
+            maintenance: Mutex::default(),
+            flushed_filenum: AtomicU32::new(0),
+            pins: super::purge::Pins::default(),
+            counts: super::scan::CountCache::default(),
+        }
+    }
+
+    /// Index of the database.
+    pub fn db(&self) -> usize {
+        self.db
+    }
+
+    /// The slot's number in its database.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn env(&self) -> &SlotEnv {
+        &self.env
+    }
+
+    /// The open store; `None` for a slot that was never written.
+    pub fn store(&self) -> Guard<Option<Arc<Store>>> {
+        self.store.load()
+    }
+
+    /// The log's end.
+    pub fn position(&self) -> Position {
+        self.published.borrow().position
+    }
+
+    /// The log's end and generation, and a way to wait for the next.
+    pub fn subscribe(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    /// The log's end and generation.
+    pub fn published(&self) -> Published {
+        *self.published.borrow()
+    }
+
+    /// Why the slot takes no writes, if it does not.
+    pub fn fault(&self) -> Option<Arc<String>> {
+        self.fault.load_full()
+    }
+
+    /// The number of the first binlog file that recovery would need.
+    pub fn flushed_filenum(&self) -> u32 {
+        self.flushed_filenum.load(Ordering::Acquire)
+    }
+
+    /// Bytes of log that the engine has not flushed.
+    pub fn unflushed(&self) -> u64 {
+        self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// The entry of a key, expired or not.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        match &*self.store.load() {
+            Some(store) => Ok(store.engine.get(key)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The store, created now if this is the slot's first write.
+    pub(super) fn store_for_writing(&self) -> Result<Arc<Store>, Error> {
+        match self.store.load_full() {
+            Some(store) => Ok(store),
+            None => Ok(self.writable(&mut self.commit.lock())?.0),
+        }
+    }
+
+    /// Returns when the record with `index` is on stable storage. Blocks.
+    pub fn sync_to(&self, index: u64) -> Result<(), Error> {
+        let Some(sync) = self.sync.load_full() else { return Ok(()) };
+        // After a failed sync nobody knows which pages the kernel has dropped: trust nothing written since.
+        sync.sync(index).map_err(|e| self.close_for_writes(format!("fdatasync of the binlog failed: {e}")))
+    }
+
+    /// [`Slot::sync_to`] the end of what has been appended.
+    pub(super) fn sync_all(&self) -> Result<(), Error> {
+        match self.sync.load_full() {
+            Some(sync) if sync.is_dirty() => self.sync_to(sync.appended_index()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the engine durable up to where it is now, and so shortens recovery. The caller has synced the logs.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        let _maintenance = self.maintenance.lock();
+        let Some(store) = self.store.load_full() else { return Ok(()) };
+        let bytes = self.unflushed();
+        self.sync_all()?;
+        let applied = store.engine.flush()?;
+        self.engine_flushed_to(applied.position, bytes);
+        Ok(())
+    }
+
+    /// Puts a copy of the engine, by hard links, into the new folder `dir`, and returns what it contains.
+    /// `None` for a slot that was never written.
+    pub fn checkpoint(&self, dir: &Path) -> Result<Option<Applied>, Error> {
+        let _maintenance = self.maintenance.lock();
+        let Some(store) = self.store.load_full() else { return Ok(None) };
+        self.sync_all()?;
+        store.engine.checkpoint(dir)?;
+        Ok(Some(Engine::applied_in(dir)?))
+    }
+
+    /// Commits a group that concerns this slot alone; joins the groups of threads that wait at the same time. Handed to the
+    /// operating system and visible to readers when it returns.
+    pub(super) fn commit(&self, write: SlotWrite) -> Result<Position, Error> {
+        if let Some(mut committer) = self.commit.try_lock() {
+            let joined = std::mem::take(&mut *self.queue.lock());
+            return self.commit_group(&mut committer, write, &joined);
+        }
+        let waiting = Arc::new(Waiting { write: Mutex::new(Some(write)), result: Mutex::new(None) });
+        self.queue.lock().push(waiting.clone());
+        let mut committer = self.commit.lock();
+        if let Some(result) = waiting.result.lock().take() {
+            return result;
+        }
+        let mut joined = std::mem::take(&mut *self.queue.lock());
+        joined.retain(|w| !Arc::ptr_eq(w, &waiting));
+        let own = waiting.write.lock().take().unwrap_or_default();
+        self.commit_group(&mut committer, own, &joined)
+    }
+
+    fn commit_group(&self, c: &mut Committer, own: SlotWrite, joined: &[Arc<Waiting>]) -> Result<Position, Error> {
+        if joined.is_empty() {
+            return self.commit_writes(c, vec![own]);
+        }
+        let mut writes: Vec<SlotWrite> = joined.iter().filter_map(|w| w.write.lock().take()).collect();
+        writes.push(own);
+        let result = self.commit_writes(c, writes);
+        for waiting in joined {
+            *waiting.result.lock() = Some(result.clone());
+        }
+        result
+    }
+
+    fn commit_writes(&self, c: &mut Committer, mut writes: Vec<SlotWrite>) -> Result<Position, Error> {
+        let (_, writer) = self.writable(c)?;
+        let bytes = writes.iter().map(SlotWrite::bytes).sum();
+        let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
+        let term = self.env.term.load(Ordering::Relaxed);
+        let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term)?;
+        let batch = match writes.as_mut_slice() {
+            [one] => std::mem::take(&mut one.batch),
+            many => Batch::concat(many.iter().map(|w| &w.batch)),
+        };
+        self.apply(c, batch, end, time, bytes)?;
+        Ok(end)
+    }
+
+    /// Commits one write that spans slots: in all of them or, when appending fails, in none. `parts` are in slot order, one record each. The
+    /// commit locks of all are held until every log has its record, so a crash in between leaves it at
+    /// the end of some of the logs, where recovery finds that others lack it and takes it back.
+    pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>) -> Result<Vec<Position>, Error> {
+        let mut held: Vec<(&Slot, MutexGuard<'_, Committer>, SlotWrite)> =
+            parts.into_iter().map(|(slot, write)| (slot, slot.commit.lock(), write)).collect();
+        let mut participants = Vec::with_capacity(held.len());
+        for (slot, c, _) in &mut held {
+            let (_, writer) = slot.writable(c)?;
+            let index = writer.tail().index + 1;
+            participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
+        }
+        let mut ends = Vec::with_capacity(held.len());
+        for nth in 0..held.len() {
+            let (slot, c, write) = &mut held[nth];
+            write.drafts.iter_mut().for_each(|d| d.set_participants(&participants));
+            let (_, writer) = slot.writable(c)?;
+            let before = writer.tail();
+            match writer.append(write.drafts.iter(), slot.env.term.load(Ordering::Relaxed)) {
+                Ok(end) => ends.push((before, end)),
+                Err(e) => {
+                    for ((_, c, _), (before, _)) in held.iter_mut().zip(&ends) {
+                        if let Some(writer) = &mut c.writer {
+                            writer.take_back(*before);
+                        }
+                    }
+                    return Err(e.into());
+                }
+            }
+        }
+        // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
+        let mut failed = None;
+        for ((slot, c, write), (_, end)) in held.iter_mut().zip(&ends) {
+            let (bytes, time) = (write.bytes(), write.last_time());
+            if let Err(e) = slot.apply(c, std::mem::take(&mut write.batch), *end, time, bytes) {
+                failed = Some(e);
+            }
+        }
+        failed.map_or(Ok(ends.into_iter().map(|(_, end)| end).collect()), Err)
+    }
+
+    /// Appends a run of records received from a master, ending at `end`, and applies `batch`, their effects.
+    pub(super) fn commit_run(&self, run: &[u8], end: Position, batch: Batch, time: u64) -> Result<(), Error> {
+        let mut c = self.commit.lock();
+        let (_, writer) = self.writable(&mut c)?;
+        writer.append_run(run, end)?;
+        self.apply(&mut c, batch, end, time, run.len() as u64)
+    }
+
+    /// Empties the slot: logs `log` (the caller's append) and replaces the engine by an empty one. Readers of the old
+    /// one finish on it. All key locks must be held. Does nothing for a slot that was never written.
+    fn replace_by_empty(
+        &self,
+        log: impl FnOnce(&mut Writer) -> Result<Position, binlog::Error>,
+        time: u64,
+    ) -> Result<Option<Position>, Error> {
+        let _maintenance = self.maintenance.lock();
+        let mut c = self.commit.lock();
+        let (store, writer) = self.writable(&mut c)?;
+        let end = log(writer)?;
+        c.time = c.time.max(time);
+        let current = Current { engine: store.current.engine + 1, ..store.current };
+        let result = self.create_engine(current, Applied { position: end, time: c.time });
+        let result = result.and_then(|engine| self.layout.set_current(current).map(|()| engine));
+        match result {
+            Ok(engine) => {
+                self.store.store(Some(Arc::new(Store {
+                    engine: Arc::new(engine),
+                    current,
+                    log_dir: store.log_dir.clone(),
+                })));
+                self.engine_flushed_to(end, self.unflushed());
+                self.publish(end);
+                retire(store, false);
+                Ok(Some(end))
+            }
+            Err(e) => Err(self.close_for_writes(e)),
+        }
+    }
+
+    /// FLUSHDB of this slot, as a record of this node's.
+    pub(super) fn flush_data(&self, time: u64) -> Result<Option<Position>, Error> {
+        if self.store.load().is_none() {
+            return Ok(None);
+        }
+        let mut draft = Draft::new(time);
+        Effect::Flush.encode(draft.effects());
+        let term = self.env.term.load(Ordering::Relaxed);
+        self.replace_by_empty(|writer| writer.append([&draft].into_iter(), term), time)
+    }
+
+    /// FLUSHDB received from a master as the record `run` that ends at `end`.
+    pub(super) fn flush_data_run(&self, run: &[u8], end: Position, time: u64) -> Result<(), Error> {
+        self.replace_by_empty(|writer| writer.append_run(run, end), time).map(|_| ())
+    }
+
+    /// FLUSHDB found in the log at recovery, where the engine has no readers yet.
+    pub(super) fn recover_flush(&self, applied: Applied) -> Result<Arc<Store>, Error> {
+        let Some(store) = self.store.load_full() else {
+            return Err(Error::BadEffect("flush of a slot without a store".into()));
+        };
+        let current = Current { engine: store.current.engine + 1, ..store.current };
+        let engine = self.create_engine(current, applied)?;
+        self.layout.set_current(current)?;
+        let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
+        self.store.store(Some(new.clone()));
+        retire(store, false);
+        Ok(new)
+    }
+
+    fn create_engine(&self, current: Current, applied: Applied) -> Result<Engine, Error> {
+        let dir = self.layout.engine_dir(current.engine);
+        crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+        Ok(Engine::create(&dir, &self.env.engine, applied)?)
+    }
+
+    /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
+    /// (`None`, for a slot its master never wrote). `all_locked` takes the key locks once everything that can
+    /// fail or take long is done. The old data are served until then; on an error they stay.
+    pub(super) fn install<G>(
+        &self,
+        received: Option<&Path>,
+        applied: Applied,
+        all_locked: impl FnOnce() -> G,
+    ) -> Result<(), Error> {
+        let _maintenance = self.maintenance.lock();
+        self.layout.create_dirs()?;
+        let old = self.store.load_full();
+        let current =
+            old.as_ref().map_or(Current::FIRST, |s| Current { engine: s.current.engine + 1, log: s.current.log + 1 });
+        let engine = match received {
+            Some(folder) => {
+                let dir = self.layout.engine_dir(current.engine);
+                crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+                move_dir(folder, &dir)?;
+                let (engine, inside) = Engine::open(&dir, &self.env.engine)?;
+                if inside != applied {
+                    let why = format!("contains {}, its info says {}", inside.position, applied.position);
+                    return Err(Error::damaged(&dir, why));
+                }
+                engine
+            }
+            None => self.create_engine(current, applied)?,
+        };
+        let log_dir = self.layout.log_dir(current.log);
+        crate::fsutil::remove_dir(&log_dir).map_err(Error::io(&log_dir))?;
+        let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;
+        let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
+
+        let all = all_locked();
+        let mut c = self.commit.lock();
+        self.layout.set_current(current)?;
+        self.store.store(Some(store));
+        self.sync.store(Some(writer.sync_handle()));
+        *c = Committer { writer: Some(writer), time: applied.time };
+        self.engine_flushed_to(applied.position, self.unflushed());
+        self.fault.store(None);
+        self.publish(applied.position);
+        drop((c, all));
+        if let Some(old) = old {
+            retire(old, true);
+        }
+        Ok(())
+    }
+
+    /// Takes over what recovery opened.
+    pub(super) fn opened(&self, writer: Writer, time: u64, unflushed: u64, flushed_filenum: u32) {
+        let mut c = self.commit.lock();
+        let tail = writer.tail();
+        self.sync.store(Some(writer.sync_handle()));
+        *c = Committer { writer: Some(writer), time };
+        self.add_unflushed(unflushed);
+        self.flushed_filenum.store(flushed_filenum, Ordering::Release);
+        self.publish(tail);
+    }
+
+    pub(super) fn set_store(&self, engine: Engine, current: Current) -> Arc<Store> {
+        let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir: self.layout.log_dir(current.log) });
+        self.store.store(Some(store.clone()));
+        store
+    }
+
+    /// Points the store at another log folder, at recovery.
+    pub(super) fn replace_log(&self, current: Current, log_dir: PathBuf) {
+        self.store.rcu(|old| {
+            old.as_ref().map(|old| Arc::new(Store { engine: old.engine.clone(), current, log_dir: log_dir.clone() }))
+        });
+    }
+
+    /// Makes the slot refuse writes from now on.
+    pub(super) fn close_for_writes(&self, cause: impl std::fmt::Display) -> Error {
+        let reason = cause.to_string();
+        tracing::error!(slot = %self, "slot is read-only from now on: {reason}");
+        self.fault.store(Some(Arc::new(reason.clone())));
+        Error::ReadOnly { slot: self.to_string(), reason }
+    }
+
+    /// The store and writer, created at the first write; an error if the slot takes no writes.
+    fn writable<'c>(&self, c: &'c mut Committer) -> Result<(Arc<Store>, &'c mut Writer), Error> {
+        if let Some(reason) = &*self.fault.load() {
+            return Err(Error::ReadOnly { slot: self.to_string(), reason: reason.to_string() });
+        }
+        if c.writer.is_none() {
+            c.writer = Some(self.create_store()?);
+        }
+        match (self.store.load_full(), &mut c.writer) {
+            (Some(store), Some(writer)) => {
+                writer.set_max_file_size((self.env.binlog_file_size)());
+                Ok((store, writer))
+            }
+            _ => Err(Error::BadEffect("slot without a store".into())),
+        }
+    }
+
+    /// The first write: folders, engine, log, and last the file that makes them valid.
+    fn create_store(&self) -> Result<Writer, Error> {
+        self.layout.create_dirs()?;
+        let current = Current::FIRST;
+        let engine = self.create_engine(current, Applied { position: Position::START, time: 0 })?;
+        let log_dir = self.layout.log_dir(current.log);
+        let writer = Writer::create(&log_dir, Position::START, (self.env.binlog_file_size)())?;
+        self.layout.set_current(current)?;
+        self.sync.store(Some(writer.sync_handle()));
+        self.set_store(engine, current);
+        Ok(writer)
+    }
+
+    /// The second half of every commit: the engine, then everybody may see it.
+    fn apply(&self, c: &mut Committer, batch: Batch, end: Position, time: u64, bytes: u64) -> Result<(), Error> {
+        c.time = c.time.max(time);
+        let store = self.store.load();
+        let Some(store) = &*store else { return Err(self.close_for_writes("no store")) };
+        if let Err(e) = store.engine.write(batch, Applied { position: end, time: c.time }) {
+            return Err(self.close_for_writes(format!("logged up to {end}, but the engine failed: {e}")));
+        }
+        self.publish(end);
+        self.add_unflushed(bytes);
+        Ok(())
+    }
+
+    fn publish(&self, position: Position) {
+        let generation = self.store.load().as_ref().map_or(0, |s| s.current.log);
+        self.published.send_replace(Published { position, generation });
+    }
+
+    fn add_unflushed(&self, bytes: u64) {
+        let before = self.unflushed.fetch_add(bytes, Ordering::Relaxed);
+        self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed);
+        if before < self.env.flush_threshold && before + bytes >= self.env.flush_threshold {
+            // A full channel means that the flusher is busy; it looks at all slots when it is done.
+            let _ = self.env.flush_requests.try_send((self.db, self.number));
+        }
+    }
+
+    /// The engine is durable up to `position`; `bytes` of log fewer are needed for that.
+    pub(super) fn engine_flushed_to(&self, position: Position, bytes: u64) {
+        self.unflushed.fetch_sub(bytes, Ordering::Relaxed);
+        self.env.unflushed_total.fetch_sub(bytes, Ordering::Relaxed);
+        self.flushed_filenum.store(position.filenum, Ordering::Release);
+    }
+}
+
+/// Lets go of a replaced generation: its folders go now, its readers finish on the open files.
+fn retire(store: Arc<Store>, with_log: bool) {
+    std::thread::spawn(move || {
+        store.engine.stop_background_work();
+        let mut dirs = vec![store.engine.path()];
+        dirs.extend(with_log.then_some(store.log_dir()));
+        for dir in dirs {
+            if let Err(e) = crate::fsutil::remove_dir(dir) {
+                tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
+            }
+        }
+    });
+}

@@ -1,0 +1,199 @@
+//! What a slot has on disk: generations of engine and binlog, and the file that says which ones are valid.
+//!
+//! ```text
+//! <db-path>/db0/3/CURRENT              names the generations; replaced by rename, so always whole
+//! <db-path>/db0/3/engine-000002/       a RocksDB
+//! <binlog-path>/db0/3/log-000001/      binlog files
+//! ```
+//!
+//! Taking a slot's data away or replacing it (FLUSHDB, a full sync) builds a new generation beside the
+//! old one and then replaces CURRENT: a crash at any moment leaves the old or the new, never a mixture. Folders
+//! that CURRENT does not name are leftovers and go when the slot is opened.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::binlog;
+use crate::fsutil::{remove_dir, replace_file, sync_dir};
+
+const CURRENT: &str = "CURRENT";
+const HEADER: &str = "haypile slot 1";
+const ENGINE_PREFIX: &str = "engine-";
+const LOG_PREFIX: &str = "log-";
+
+/// The folders of one slot.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// `<db-path>/db0/3`
+    data: PathBuf,
+    /// `<binlog-path>/db0/3`
+    logs: PathBuf,
+}
+
+/// Which generations are valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Current {
+    pub engine: u64,
+    pub log: u64,
+}
+
+impl Current {
+    /// The first generations of a slot.
+    pub const FIRST: Current = Current { engine: 1, log: 1 };
+}
+
+impl Layout {
+    pub fn new(db_path: &Path, binlog_path: &Path, db: usize, slot: usize) -> Layout {
+        let sub = format!("db{db}/{slot}");
+        Layout { data: db_path.join(&sub), logs: binlog_path.join(&sub) }
+    }
+
+    pub fn engine_dir(&self, generation: u64) -> PathBuf {
+        self.data.join(format!("{ENGINE_PREFIX}{generation:06}"))
+    }
+
+    pub fn log_dir(&self, generation: u64) -> PathBuf {
+        self.logs.join(format!("{LOG_PREFIX}{generation:06}"))
+    }
+
+    /// Creates the slot's folders, durably.
+    pub fn create_dirs(&self) -> Result<(), Error> {
+        for dir in [&self.data, &self.logs] {
+            fs::create_dir_all(dir).map_err(Error::io(dir))?;
+            // The folder itself and its database's folder may both be new.
+            for parent in dir.ancestors().skip(1).take(2) {
+                sync_dir(parent).map_err(Error::io(parent))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `current` the valid generations. Durable when it returns.
+    pub fn set_current(&self, current: Current) -> Result<(), Error> {
+        let text = format!("{HEADER}\nengine : {}\nbinlog : {}\n", current.engine, current.log);
+        let path = self.data.join(CURRENT);
+        replace_file(&path, text.as_bytes()).map_err(Error::io(&path))
+    }
+
+    /// The valid generations; `None` for a slot that was never written. Removes what a crash left behind.
+    pub fn load_current(&self) -> Result<Option<Current>, Error> {
+        let path = self.data.join(CURRENT);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let current = parse(&text).ok_or_else(|| Error::damaged(&path, "malformed"))?;
+                self.remove_others(Some(current))?;
+                Ok(Some(current))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.refuse_orphans()?;
+                self.remove_others(None)?;
+                Ok(None)
+            }
+            Err(e) => Err(Error::io(&path)(e)),
+        }
+    }
+
+    /// Without CURRENT there can only be what the interrupted creation of a slot leaves: a log without records. Anything else
+    /// means that CURRENT was lost, and deleting what is there could delete the only copy.
+    fn refuse_orphans(&self) -> Result<(), Error> {
+        for (dir, _) in generations(&self.logs, LOG_PREFIX)? {
+            let files = binlog::list_files(&dir)?;
+            if files.values().any(|f| f.size > binlog::FILE_HEADER_LEN) {
+                let why =
+                    format!("is missing, but {} holds records; refusing to take the slot for empty", dir.display());
+                return Err(Error::damaged(&self.data.join(CURRENT), why));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_others(&self, current: Option<Current>) -> Result<(), Error> {
+        for (dir, generation) in generations(&self.data, ENGINE_PREFIX)? {
+            if current.is_none_or(|c| c.engine != generation) {
+                remove_dir(&dir).map_err(Error::io(&dir))?;
+            }
+        }
+        for (dir, generation) in generations(&self.logs, LOG_PREFIX)? {
+            if current.is_none_or(|c| c.log != generation) {
+                remove_dir(&dir).map_err(Error::io(&dir))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(text: &str) -> Option<Current> {
+    let mut lines = text.lines();
+    if lines.next()? != HEADER {
+        return None;
+    }
+    let engine = lines.next()?.strip_prefix("engine : ")?.parse().ok()?;
+    let log = lines.next()?.strip_prefix("binlog : ")?.parse().ok()?;
+    Some(Current { engine, log })
+}
+
+/// The folders in `dir` with this prefix and a number; none if there is no such folder.
+fn generations(dir: &Path, prefix: &str) -> Result<Vec<(PathBuf, u64)>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(dir)(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(dir))?;
+        let name = entry.file_name();
+        if let Some(n) = name.to_str().and_then(|n| n.strip_prefix(prefix)).and_then(|n| n.parse().ok()) {
+            found.push((entry.path(), n));
+        }
+    }
+    Ok(found)
+}
+
+/// Moves a folder to a place that may be on another file system. Not durable by itself.
+pub(super) fn move_dir(from: &Path, to: &Path) -> Result<(), Error> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
+        other => return other.map_err(Error::io(from)),
+    }
+    fs::create_dir_all(to).map_err(Error::io(to))?;
+    for entry in fs::read_dir(from).map_err(Error::io(from))? {
+        let entry = entry.map_err(Error::io(from))?;
+        let target = to.join(entry.file_name());
+        fs::copy(entry.path(), &target).map_err(Error::io(&target))?;
+        fs::File::open(&target).and_then(|f| f.sync_all()).map_err(Error::io(&target))?;
+    }
+    remove_dir(from).map_err(Error::io(from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_go_and_lost_data_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&dir.path().join("db"), &dir.path().join("binlog"), 0, 3);
+        assert_eq!(layout.load_current().unwrap(), None);
+        layout.create_dirs().unwrap();
+        fs::create_dir(layout.engine_dir(1)).unwrap();
+        assert_eq!(layout.load_current().unwrap(), None);
+        assert!(!layout.engine_dir(1).exists());
+
+        fs::create_dir(layout.engine_dir(1)).unwrap();
+        fs::create_dir(layout.engine_dir(2)).unwrap();
+        fs::create_dir(layout.log_dir(1)).unwrap();
+        let current = Current { engine: 2, log: 1 };
+        layout.set_current(current).unwrap();
+        assert_eq!(layout.load_current().unwrap(), Some(current));
+        assert!(!layout.engine_dir(1).exists() && layout.engine_dir(2).exists() && layout.log_dir(1).exists());
+
+        fs::write(layout.log_dir(1).join("binlog.0000000000"), [0; 100]).unwrap();
+        fs::remove_file(layout.data.join(CURRENT)).unwrap();
+        assert!(layout.load_current().is_err());
+        fs::write(layout.data.join(CURRENT), "haypile slot 2\n").unwrap();
+        assert!(layout.load_current().is_err());
+    }
+}

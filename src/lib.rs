@@ -1,0 +1,34 @@
+//! Haypile: a Redis-protocol server for data that outgrows memory.
+//!
+//! Data flows one way: a module knows those below it in this list, never those above.
+//!
+//! - [`server`]: the `Server` value that wires everything together, start and stop
+//! - [`daemon`]: daemon manners: detaching, pidfile, log files, signals
+//! - [`net`]: listener, connections, the RESP codec, the client registry
+//! - [`command`]: the command table and one file a family of commands
+//! - [`observe`]: INFO, counters, the slow log
+//! - [`replication`]: roles, the per-slot state machine, MetaSync, DBSync, TrySync, BinlogSync
+//! - [`snapshot`]: checkpoints of slots, the file service that ships them, the client that fetches them
+//! - [`keyspace`]: databases, slots, key locks, transactions, the commit path and recovery
+//! - [`engine`]: RocksDB: options, encodings, iteration, checkpoints
+//! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
+//! - [`config`]: the table of settings, the conf file, CONFIG
+//! - [`fsutil`]: durable renames and directory syncs
+//!
+//! docs/ holds the formats: `binlog.md`, `encodings.md`, `snapshots.md`, `replication.md`.
+
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod binlog;
+pub mod command;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod fsutil;
+pub mod keyspace;
+pub mod net;
+pub mod observe;
+pub mod replication;
+pub mod server;
+pub mod snapshot;

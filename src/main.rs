@@ -1,0 +1,224 @@
+//! The command line: `haypile [CONF] …` starts a server and runs it until a signal or SHUTDOWN ends it.
+//!
+//! Tools that work on a stopped server's files become subcommands beside the [`Serve`] arguments in [`Cli`].
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use haypile::config::{Config, SETTINGS};
+use haypile::daemon::{self, Detached, Event, Logging, OpenFilesError, PidFile, Signals};
+use haypile::server::Server;
+use tokio::runtime;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The hidden flag that tells the process it is the daemon that another one launched.
+const DETACHED: &str = "--detached";
+
+const EXAMPLES: &str = "\
+Examples:
+  A server with the defaults (port 9221, data in ./data), and a client:
+    haypile
+    redis-cli -p 9221 set k v
+
+  A second one that replicates the first, and how far it is:
+    haypile conf/haypile.conf --port 9321 --dir ./b
+    redis-cli -p 9321 slaveof 127.0.0.1 9221
+    redis-cli -p 9321 info replication
+
+  In the background, reachable from outside, with a password:
+    haypile /etc/haypile.conf --daemonize --bind '*' --set requirepass=secret
+    redis-cli -p 9221 -a secret shutdown
+
+  Settings at run time:
+    redis-cli -p 9221 config get '*log*'
+    redis-cli -p 9221 config set sync always
+    redis-cli -p 9221 config rewrite
+
+Ports: clients connect to PORT; replicas also use PORT+2000 and PORT+10001.
+Signals: SIGTERM and SIGINT stop the server cleanly, SIGHUP opens the log file anew.";
+
+/// A Redis-protocol storage server for data that outgrows memory.
+///
+/// Serves RESP2 and RESP3 clients from data on disk: databases of slots, each with its own
+/// engine, binlog and replication. Settings come from CONF, lines of `key : value`, then from the
+/// command line. `--help` lists them all, `-h` is short.
+#[derive(Parser)]
+#[command(name = "haypile", version, after_help = "See --help for examples and every setting.", after_long_help = long_help())]
+struct Cli {
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What to serve, and how.
+#[derive(clap::Args)]
+struct Serve {
+    /// The conf file; without one, every setting is at its default
+    conf: Option<PathBuf>,
+
+    /// The port for clients
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    port: Option<String>,
+
+    /// The addresses to listen on: "127.0.0.1 ::1", or "*" for all
+    #[arg(long, value_name = "A")]
+    bind: Option<String>,
+
+    /// The folder for all data; made when missing
+    #[arg(long, value_name = "D")]
+    dir: Option<String>,
+
+    /// Start as a replica of this master
+    #[arg(long, value_name = "HOST:PORT")]
+    slaveof: Option<String>,
+
+    /// Any setting of the conf file; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Go to the background once the server is ready
+    #[arg(long)]
+    daemonize: bool,
+
+    #[arg(long = "detached", hide = true)]
+    detached: bool,
+}
+
+impl Serve {
+    /// The settings that the command line gives, by name.
+    fn overrides(&self) -> Result<Vec<(String, String)>, String> {
+        let flags = [("port", &self.port), ("bind", &self.bind), ("dir", &self.dir), ("slaveof", &self.slaveof)];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_string(), value.clone()?)));
+        let daemonize = self.daemonize.then(|| ("daemonize".to_string(), "yes".to_string()));
+        let set = self.set.iter().map(|text| {
+            let (key, value) = text.split_once('=').ok_or_else(|| format!("--set {text}: expected --set KEY=VALUE"))?;
+            Ok((key.trim().to_string(), value.trim().to_string()))
+        });
+        flags.chain(daemonize).map(Ok).chain(set).collect()
+    }
+}
+
+/// The examples, then every setting from the table.
+fn long_help() -> String {
+    let settings = SETTINGS.iter().filter(|setting| !setting.is_fact());
+    let settings: String = settings
+        .map(|setting| format!("\n  {}\n    {}\n    {}\n", setting.name, setting.help, setting.facts()))
+        .collect();
+    format!("{EXAMPLES}\n\nSettings, in CONF as `key : value` or here as --set key=value:\n{settings}")
+}
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match serve(&cli.serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("haypile: {}", error.to_string().trim_end().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &Serve) -> Outcome {
+    let config = Arc::new(Config::load(args.conf.as_deref(), &args.overrides()?)?);
+    let detached = match (config.daemonize(), args.detached) {
+        (true, false) => return Ok(daemon::launch(DETACHED)?),
+        (true, true) => Some(Detached::enter()?),
+        (false, _) => None,
+    };
+    let logging = Logging::start(&config)?;
+    let threads = match config.thread_num() {
+        0 => std::thread::available_parallelism()?.get(),
+        threads => threads,
+    };
+    let runtime =
+        runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build()?;
+    let outcome = runtime.block_on(run(config, &logging, detached));
+    // The server has stopped by itself; a command still on the blocking pool has nobody to answer.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Starts the server and runs it to its end, acting on signals and changed settings meanwhile.
+async fn run(config: Arc<Config>, logging: &Logging, detached: Option<Detached>) -> Outcome {
+    // Logged later: until the data folder is known to be this server's, its log is not touched.
+    let open_files = daemon::raise_open_files(&config);
+    let mut signals = Signals::listen()?;
+    let mut changes = config.changes();
+    let mut starting = tokio::spawn(Server::start(Arc::clone(&config)));
+    let server = loop {
+        tokio::select! {
+            started = &mut starting => break started??,
+            event = signals.next() => match event {
+                Event::ReopenLog => reopen(logging),
+                Event::Shutdown(signal) => {
+                    // Recovery can take a while and can be cut short: it begins anew at the next start.
+                    tracing::info!("{signal} while starting: stopping");
+                    return Ok(());
+                }
+            },
+        }
+    };
+    let stopping = server.run_until_shutdown();
+    let mut stopping = std::pin::pin!(stopping);
+    let pidfile = announce(&config, logging, detached);
+    if let Err(error) = &pidfile {
+        tracing::error!("{error}: shutting down");
+        server.request_shutdown();
+    }
+    warn_of(open_files);
+    let mut signalled = false;
+    loop {
+        tokio::select! {
+            () = &mut stopping => break,
+            event = signals.next() => match event {
+                Event::ReopenLog => reopen(logging),
+                Event::Shutdown(signal) if signalled => tracing::info!("{signal} again: the shutdown is under way"),
+                Event::Shutdown(signal) => {
+                    tracing::info!("{signal}: shutting down");
+                    signalled = true;
+                    server.request_shutdown();
+                }
+            },
+            Ok(()) = changes.changed() => {
+                logging.set_level(config.loglevel());
+                warn_of(daemon::raise_open_files(&config));
+            }
+        }
+    }
+    pidfile.map(drop)
+}
+
+/// What is left to do once the server serves: tell the launching process, the operator and the pidfile.
+fn announce(
+    config: &Config,
+    logging: &Logging,
+    detached: Option<Detached>,
+) -> Result<Option<PidFile>, Box<dyn Error + Send + Sync>> {
+    logging.open()?;
+    let pidfile = config.pidfile().map(PidFile::write).transpose()?;
+    if let Some(detached) = detached {
+        // Not to keep the folder it was started in from being unmounted; every path is absolute by now.
+        std::env::set_current_dir(config.dir())?;
+        detached.ready()?;
+    }
+    Ok(pidfile)
+}
+
+fn reopen(logging: &Logging) {
+    match logging.reopen() {
+        Ok(()) => tracing::info!("SIGHUP: log reopened"),
+        Err(error) => tracing::error!(%error, "SIGHUP: the log cannot be reopened"),
+    }
+}
+
+fn warn_of(open_files: Result<(), OpenFilesError>) {
+    if let Err(error) = open_files {
+        tracing::warn!("{error}");
+    }
+}

@@ -1,0 +1,309 @@
+//! One client: what its connection owns, and what others may see and do of it.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::command::Table;
+
+/// `ClientInfo::command` of a client that has sent nothing yet.
+const NO_COMMAND: u32 = u32::MAX;
+
+/// Whether and how a connection is to end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Closing {
+    /// It goes on.
+    Open,
+    /// It ends when the replies of what has been executed are written.
+    Finish,
+    /// It ends now; unwritten replies are dropped.
+    Kill,
+}
+
+/// What everyone may know of a client. Shared; cheap to update.
+pub struct ClientInfo {
+    /// Rising, never used twice by one server.
+    pub id: u64,
+    /// The peer.
+    pub addr: SocketAddr,
+    /// Our end.
+    pub laddr: SocketAddr,
+    /// Number of the file descriptor.
+    pub fd: i32,
+    created: Instant,
+    closing: AtomicU8,
+    wake: Notify,
+    active_ms: AtomicU64,
+    busy: AtomicBool,
+    command: AtomicU32,
+    db: AtomicUsize,
+    proto: AtomicU8,
+    no_evict: AtomicBool,
+    query_len: AtomicUsize,
+    query_free: AtomicUsize,
+    reply_capacity: AtomicUsize,
+    reply_len: AtomicUsize,
+    net_in: AtomicU64,
+    net_out: AtomicU64,
+    commands: AtomicU64,
+    names: Mutex<Names>,
+}
+
+/// The names that a client gave itself.
+#[derive(Clone, Default, Debug)]
+pub struct Names {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO lib-name.
+    pub lib_name: String,
+    /// CLIENT SETINFO lib-ver.
+    pub lib_ver: String,
+}
+
+impl ClientInfo {
+    pub(super) fn new(id: u64, addr: SocketAddr, laddr: SocketAddr, fd: i32) -> Self {
+        ClientInfo {
+            id,
+            addr,
+            laddr,
+            fd,
+            created: Instant::now(),
+            closing: AtomicU8::new(Closing::Open as u8),
+            wake: Notify::new(),
+            active_ms: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            command: AtomicU32::new(NO_COMMAND),
+            db: AtomicUsize::new(0),
+            proto: AtomicU8::new(2),
+            no_evict: AtomicBool::new(false),
+            query_len: AtomicUsize::new(0),
+            query_free: AtomicUsize::new(0),
+            reply_capacity: AtomicUsize::new(0),
+            reply_len: AtomicUsize::new(0),
+            net_in: AtomicU64::new(0),
+            net_out: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            names: Mutex::new(Names::default()),
+        }
+    }
+
+    /// Time since the client connected.
+    pub fn age(&self) -> Duration {
+        self.created.elapsed()
+    }
+
+    /// Time since something was last received from the client or sent to it.
+    pub fn idle(&self) -> Duration {
+        self.age().saturating_sub(Duration::from_millis(self.active_ms.load(Relaxed)))
+    }
+
+    /// Whether a command of the client runs.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Relaxed);
+    }
+
+    /// Whether and how the connection is to end.
+    pub fn closing(&self) -> Closing {
+        match self.closing.load(Acquire) {
+            0 => Closing::Open,
+            1 => Closing::Finish,
+            _ => Closing::Kill,
+        }
+    }
+
+    /// Asks the connection to end, from any thread. Does not wait for it.
+    pub fn close(&self, how: Closing) {
+        self.closing.fetch_max(how as u8, Release);
+        self.wake.notify_one();
+    }
+
+    /// Resolves when [`ClientInfo::close`] was called.
+    pub(super) async fn close_asked(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The names that the client gave itself.
+    pub fn names(&self) -> Names {
+        self.names.lock().clone()
+    }
+
+    /// Changes the names.
+    pub fn set_names(&self, change: impl FnOnce(&mut Names)) {
+        change(&mut self.names.lock());
+    }
+
+    fn touch(&self) {
+        self.active_ms.store(self.created.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    pub(super) fn read(&self, bytes: usize, query_len: usize, query_free: usize) {
+        self.touch();
+        self.net_in.fetch_add(bytes as u64, Relaxed);
+        self.query(query_len, query_free);
+    }
+
+    pub(super) fn query(&self, len: usize, free: usize) {
+        self.query_len.store(len, Relaxed);
+        self.query_free.store(free, Relaxed);
+    }
+
+    pub(super) fn replies(&self, len: usize, capacity: usize) {
+        self.reply_len.store(len, Relaxed);
+        self.reply_capacity.store(capacity, Relaxed);
+    }
+
+    pub(super) fn written(&self, bytes: usize) {
+        self.touch();
+        self.net_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Its line in CLIENT LIST, without the line's end.
+    pub fn line(&self, table: &Table) -> String {
+        let load = |counter: &AtomicUsize| counter.load(Relaxed);
+        let names = self.names();
+        let (query, query_free) = (load(&self.query_len), load(&self.query_free));
+        let (reply_len, reply_capacity) = (load(&self.reply_len), load(&self.reply_capacity));
+        let command = table.get(self.command.load(Relaxed)).map_or("NULL", |command| command.full_name.as_str());
+        let mut line = String::with_capacity(320);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
+             qbuf={query} qbuf-free={query_free} rbs={reply_capacity} omem={reply_len} tot-mem={} \
+             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+            self.id,
+            self.addr,
+            self.laddr,
+            self.fd,
+            names.name,
+            self.age().as_secs(),
+            self.idle().as_secs(),
+            if self.no_evict.load(Relaxed) { "e" } else { "N" },
+            load(&self.db),
+            query + query_free + reply_capacity + size_of::<Self>(),
+            self.proto.load(Relaxed),
+            names.lib_name,
+            names.lib_ver,
+            self.net_in.load(Relaxed),
+            self.net_out.load(Relaxed),
+            self.commands.load(Relaxed),
+        );
+        line
+    }
+}
+
+/// Counts of a connection that have not been added to the server's yet: added once a pipeline, so that
+/// connections do not fight for the server's counters at every command.
+#[derive(Default, Debug)]
+pub struct Tally {
+    /// Keys found by reads.
+    pub hits: u64,
+    /// Keys not found by reads.
+    pub misses: u64,
+    /// Commands executed.
+    pub commands: u64,
+}
+
+impl Tally {
+    /// Counts a read of one key.
+    pub fn lookup(&mut self, found: bool) {
+        if found { self.hits += 1 } else { self.misses += 1 }
+    }
+}
+
+/// The state of one connection that commands read and change. Owned by the connection.
+pub struct Client {
+    info: Arc<ClientInfo>,
+    db: usize,
+    authenticated: bool,
+    closing: bool,
+    /// Counts not yet added to the server's.
+    pub tally: Tally,
+}
+
+impl Client {
+    /// A client just connected; `authenticated` when no password is set.
+    pub fn new(info: Arc<ClientInfo>, authenticated: bool) -> Self {
+        Client { info, db: 0, authenticated, closing: false, tally: Tally::default() }
+    }
+
+    /// What others see of it.
+    pub fn info(&self) -> &Arc<ClientInfo> {
+        &self.info
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.info.id
+    }
+
+    /// Index of its database.
+    pub fn db(&self) -> usize {
+        self.db
+    }
+
+    /// Changes its database.
+    pub fn select(&mut self, db: usize) {
+        self.db = db;
+        self.info.db.store(db, Relaxed);
+    }
+
+    /// Whether it has given the password, or came when none was set.
+    pub fn authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// Records whether it may do anything but authenticate.
+    pub fn set_authenticated(&mut self, authenticated: bool) {
+        self.authenticated = authenticated;
+    }
+
+    /// Shows this protocol version in CLIENT LIST.
+    pub fn set_proto(&mut self, proto: u8) {
+        self.info.proto.store(proto, Relaxed);
+    }
+
+    /// Exempts it from eviction.
+    pub fn set_no_evict(&mut self, on: bool) {
+        self.info.no_evict.store(on, Relaxed);
+    }
+
+    /// Ends the connection after this command: what is encoded is written, what the client sent after it is dropped.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether the connection ends after this command.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Notes the command that runs now.
+    pub fn begin_command(&mut self, index: u32) {
+        self.info.command.store(index, Relaxed);
+        self.tally.commands += 1;
+    }
+
+    /// Takes the counts that the server has not got yet.
+    pub fn take_tally(&mut self) -> Tally {
+        let tally = std::mem::take(&mut self.tally);
+        self.info.commands.fetch_add(tally.commands, Relaxed);
+        tally
+    }
+}

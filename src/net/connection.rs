@@ -1,0 +1,235 @@
+//! One connection: read, execute every whole request in the buffer, write the replies in one go. Hot path.
+//!
+//! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs, and nothing is read while the
+//! client does not read.
+
+use std::{io, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task,
+};
+
+use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
+use crate::{
+    command::{Outcome, Pipeline, PoolCall, Scratch},
+    server::Server,
+};
+
+/// Bytes that a new connection reads at a time.
+const MIN_READ: usize = 4 << 10;
+/// Bytes that a busy connection reads at a time.
+const MAX_READ: usize = 64 << 10;
+/// Step by which the buffer grows for a long bulk string whose rest has not come yet.
+const LONG_BULK_STEP: usize = 1 << 20;
+/// Bytes of replies after which they are written before more commands run.
+const MAX_REPLIES: usize = 1 << 20;
+/// Bytes of reply buffer that a connection keeps.
+const KEPT_REPLY: usize = 64 << 10;
+
+/// What is handed to the blocking pool and back.
+struct Session {
+    client: Client,
+    reply: Reply,
+    scratch: Scratch,
+}
+
+/// Why the execution of the buffer stopped.
+enum Pause {
+    /// The buffer holds no whole request.
+    Starved,
+    /// The replies have to be written first.
+    Full,
+    /// This command runs on the blocking pool.
+    Pool(PoolCall),
+    /// The connection ends.
+    Close,
+}
+
+/// Strikes the client off the registry, however its connection ends.
+struct Registered {
+    server: Arc<Server>,
+    info: Arc<ClientInfo>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.server.clients.remove(self.info.id);
+    }
+}
+
+/// Serves a registered client until it leaves, is killed, or the server stops.
+pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, info: Arc<ClientInfo>) {
+    let registered = Registered { server: server.clone(), info: info.clone() };
+    if let Err(error) = run(server, stream, info).await {
+        tracing::debug!(client = %registered.info.addr, %error, "connection lost");
+    }
+}
+
+async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) -> io::Result<()> {
+    let authenticated = server.config.requirepass().is_empty();
+    let mut session =
+        Session { client: Client::new(info.clone(), authenticated), reply: Reply::new(2), scratch: Scratch::default() };
+    let mut input = Input::default();
+    let mut args: Vec<Bytes> = Vec::new();
+    loop {
+        args.clear();
+        if !input.fill(&server, &mut stream, &info).await? {
+            return stream.shutdown().await;
+        }
+        loop {
+            info.set_busy(true);
+            let pause = execute(&server, &mut session, &mut input, &mut args);
+            info.set_busy(false);
+            flush(&server, &stream, &info, &mut session.reply).await?;
+            if let Pause::Pool(call) = pause {
+                info.set_busy(true);
+                let server_for_pool = server.clone();
+                (session, args) = task::spawn_blocking(move || {
+                    run_alone(&server_for_pool, &mut session, call, &args);
+                    (session, args)
+                })
+                .await
+                .map_err(io::Error::other)?;
+                info.set_busy(false);
+                flush(&server, &stream, &info, &mut session.reply).await?;
+            }
+            if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
+                return stream.shutdown().await;
+            }
+            if matches!(pause, Pause::Starved) {
+                break;
+            }
+        }
+    }
+}
+
+/// Executes the whole requests in the buffer, until a pause is due. What they wrote is committed when this returns.
+fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>) -> Pause {
+    let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
+    let pause = loop {
+        if pipeline.reply_len() >= MAX_REPLIES {
+            break Pause::Full;
+        }
+        match input.parser.next(&mut input.buf, args, &pipeline.limits()) {
+            Ok(false) => break Pause::Starved,
+            Ok(true) => match pipeline.run(args) {
+                Outcome::Next => {}
+                Outcome::Pool(call) => break Pause::Pool(call),
+                Outcome::Close => break Pause::Close,
+            },
+            Err(error) => {
+                pipeline.protocol_error(&error);
+                break Pause::Close;
+            }
+        }
+    };
+    pipeline.finish(args);
+    pause
+}
+
+/// Executes one command that may take long, on a thread of the blocking pool.
+fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Bytes]) {
+    let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
+    pipeline.run_alone(call, args);
+    pipeline.finish(args);
+}
+
+/// What has been read and not been executed.
+struct Input {
+    buf: BytesMut,
+    parser: RequestParser,
+    /// Bytes to read at a time; grows while the client fills them.
+    read_size: usize,
+    /// Whether the allocation grew for a long bulk string.
+    holds_long: bool,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Input { buf: BytesMut::new(), parser: RequestParser::default(), read_size: MIN_READ, holds_long: false }
+    }
+}
+
+impl Input {
+    /// Waits for more bytes. False when none will come or the connection is to end.
+    async fn fill(&mut self, server: &Server, stream: &mut TcpStream, info: &ClientInfo) -> io::Result<bool> {
+        if self.buf.len() > server.config.client_query_buffer_limit() {
+            tracing::warn!(client = %info.addr, bytes = self.buf.len(), "closed a client over client-query-buffer-limit");
+            return Ok(false);
+        }
+        self.make_room();
+        if info.closing() != Closing::Open {
+            return Ok(false);
+        }
+        let room = self.buf.capacity() - self.buf.len();
+        info.query(self.buf.len(), room);
+        let read = tokio::select! {
+            biased;
+            read = stream.read_buf(&mut self.buf) => read?,
+            () = info.close_asked() => return Ok(false),
+        };
+        if read == 0 {
+            return Ok(false);
+        }
+        if read == room {
+            self.read_size = (self.read_size * 2).min(MAX_READ);
+        }
+        info.read(read, self.buf.len(), self.buf.capacity() - self.buf.len());
+        server.stats.read(read);
+        Ok(true)
+    }
+
+    fn make_room(&mut self) {
+        let wanted = self.parser.wanted(self.buf.len());
+        if wanted > self.read_size {
+            // Grow with what really comes, not with what a header promises.
+            self.buf.reserve(wanted.min(self.buf.len().max(LONG_BULK_STEP)));
+            self.holds_long = true;
+            return;
+        }
+        if self.holds_long && self.buf.len() <= self.read_size {
+            // Give a long request's memory back instead of reusing it for short ones.
+            self.buf = BytesMut::from(&self.buf[..]);
+            self.holds_long = false;
+        }
+        if self.buf.capacity() - self.buf.len() < self.read_size / 2 {
+            self.buf.reserve(self.read_size);
+        }
+    }
+}
+
+/// Writes the replies; waits for a client that reads slowly, unless it is killed meanwhile.
+async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &mut Reply) -> io::Result<()> {
+    if reply.is_empty() {
+        return Ok(());
+    }
+    let mut written = 0;
+    while let Some(rest @ [_, ..]) = reply.as_slice().get(written..) {
+        match stream.try_write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => {
+                written += bytes;
+                info.written(bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                info.replies(rest.len(), reply.capacity());
+                tokio::select! {
+                    biased;
+                    ready = stream.writable() => ready?,
+                    () = info.close_asked() => {}
+                }
+                if info.closing() == Closing::Kill {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    reply.clear(KEPT_REPLY);
+    info.replies(0, reply.capacity());
+    server.stats.written(written);
+    Ok(())
+}

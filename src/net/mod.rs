@@ -1,0 +1,13 @@
+//! The network side: listener, connections, the RESP codec, the registry of clients.
+
+mod client;
+mod clients;
+mod connection;
+pub mod listener;
+pub mod reply;
+pub mod resp;
+
+pub use client::{Client, ClientInfo, Closing, Tally};
+pub use clients::{ClientFilter, ClientKind, ClientRegistry, TooManyClients};
+pub use listener::Listener;
+pub use reply::Reply;

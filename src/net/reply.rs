@@ -1,0 +1,277 @@
+//! Encoding of replies, RESP2 and RESP3. Hot path: appends to one buffer, nothing else.
+
+/// Replies of a connection, encoded and waiting to be written.
+pub struct Reply {
+    out: Vec<u8>,
+    proto: u8,
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Self::new(2)
+    }
+}
+
+impl Reply {
+    /// An empty buffer that encodes RESP2 or RESP3.
+    pub fn new(proto: u8) -> Self {
+        Reply { out: Vec::new(), proto }
+    }
+
+    /// The protocol version, 2 or 3.
+    pub fn proto(&self) -> u8 {
+        self.proto
+    }
+
+    /// Encodes what follows in this version.
+    pub fn set_proto(&mut self, proto: u8) {
+        self.proto = proto;
+    }
+
+    /// Bytes encoded and not yet taken.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Takes back everything after the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+    }
+
+    /// What is encoded so far.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Bytes allocated.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
+    /// Empties the buffer and gives memory beyond `keep` bytes back.
+    pub fn clear(&mut self, keep: usize) {
+        self.out.clear();
+        self.out.shrink_to(keep);
+    }
+
+    /// Appends bytes that are RESP already.
+    pub fn raw(&mut self, resp: &[u8]) {
+        self.out.extend_from_slice(resp);
+    }
+
+    /// `+text`; CR and LF become spaces.
+    pub fn simple(&mut self, text: &str) {
+        self.line(b'+', text);
+    }
+
+    /// `+OK`.
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// `-text`; `text` starts with its code, as in `ERR syntax error`. CR and LF become spaces.
+    pub fn error(&mut self, text: &str) {
+        self.line(b'-', text);
+    }
+
+    fn line(&mut self, kind: u8, text: &str) {
+        self.out.push(kind);
+        let start = self.out.len();
+        self.out.extend_from_slice(text.as_bytes());
+        for byte in self.out.iter_mut().skip(start) {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn header(&mut self, kind: u8, number: i64) {
+        let mut digits = itoa::Buffer::new();
+        self.out.push(kind);
+        self.out.extend_from_slice(digits.format(number).as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer.
+    pub fn int(&mut self, number: i64) {
+        self.header(b':', number);
+    }
+
+    /// A bulk string.
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + 16);
+        self.header(b'$', bytes.len() as i64);
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer as a bulk string.
+    pub fn bulk_int(&mut self, number: i64) {
+        self.bulk(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// The null value: `$-1`, in RESP3 `_`.
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(if self.proto >= 3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    /// The null array: `*-1`, in RESP3 `_`.
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(if self.proto >= 3 { b"_\r\n" } else { b"*-1\r\n" });
+    }
+
+    /// The header of an array of `len` values, which must follow.
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len as i64);
+    }
+
+    /// The header of a map of `len` pairs; in RESP2 an array of twice as many values.
+    pub fn map(&mut self, len: usize) {
+        if self.proto >= 3 { self.header(b'%', len as i64) } else { self.array(2 * len) }
+    }
+
+    /// The header of a set of `len` values; in RESP2 an array.
+    pub fn set(&mut self, len: usize) {
+        self.header(if self.proto >= 3 { b'~' } else { b'*' }, len as i64);
+    }
+
+    /// The header of an out-of-band push of `len` values; in RESP2 an array.
+    pub fn push(&mut self, len: usize) {
+        self.header(if self.proto >= 3 { b'>' } else { b'*' }, len as i64);
+    }
+
+    /// A double; in RESP2 a bulk string.
+    pub fn double(&mut self, number: f64) {
+        let text = format_double(number);
+        if self.proto >= 3 { self.line(b',', &text) } else { self.bulk(text.as_bytes()) }
+    }
+
+    /// A boolean; in RESP2 1 or 0.
+    pub fn bool(&mut self, value: bool) {
+        match (self.proto >= 3, value) {
+            (true, true) => self.out.extend_from_slice(b"#t\r\n"),
+            (true, false) => self.out.extend_from_slice(b"#f\r\n"),
+            (false, value) => self.int(i64::from(value)),
+        }
+    }
+
+    /// Text for people in a `format` of three letters (`txt`, `mkd`); in RESP2 a bulk string.
+    pub fn verbatim(&mut self, format: &str, bytes: &[u8]) {
+        if self.proto < 3 {
+            return self.bulk(bytes);
+        }
+        self.header(b'=', (bytes.len() + format.len() + 1) as i64);
+        self.out.extend_from_slice(format.as_bytes());
+        self.out.push(b':');
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The shortest text that reads back as `number`, in the notation that Redis 7.2 and later use: plain
+/// digits while they stay short, `d.ddde±x` otherwise.
+pub fn format_double(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".into();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.into();
+    }
+    if number == 0.0 {
+        return if number.is_sign_negative() { "-0" } else { "0" }.into();
+    }
+    // `{:e}` gives the shortest digits that round-trip, as `d.ddde-x`.
+    let scientific = format!("{:e}", number.abs());
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
+    let count = digits.len() as i32;
+    // Power of ten of the last digit.
+    let last = exponent - (count - 1);
+    let sign = if number < 0.0 { "-" } else { "" };
+    if last >= 0 && exponent < count + 7 {
+        format!("{sign}{digits}{}", "0".repeat(last as usize))
+    } else if last < 0 && (last > -7 || exponent.abs() < 4) {
+        if exponent >= 0 {
+            let (whole, fraction) = digits.split_at((exponent + 1) as usize);
+            format!("{sign}{whole}.{fraction}")
+        } else {
+            format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize))
+        }
+    } else {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        format!("{sign}{first}{point}{rest}e{}{}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(proto: u8, write: impl FnOnce(&mut Reply)) -> String {
+        let mut reply = Reply::new(proto);
+        write(&mut reply);
+        String::from_utf8(reply.out).unwrap()
+    }
+
+    #[test]
+    fn both_protocols() {
+        type Write = fn(&mut Reply);
+        let cases: &[(Write, &str, &str)] = &[
+            (|r| r.ok(), "+OK\r\n", "+OK\r\n"),
+            (|r| r.error("ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
+            (|r| r.int(-7), ":-7\r\n", ":-7\r\n"),
+            (|r| r.bulk(b"a\r\n"), "$3\r\na\r\n\r\n", "$3\r\na\r\n\r\n"),
+            (|r| r.bulk_int(12), "$2\r\n12\r\n", "$2\r\n12\r\n"),
+            (|r| r.null(), "$-1\r\n", "_\r\n"),
+            (|r| r.null_array(), "*-1\r\n", "_\r\n"),
+            (|r| r.array(2), "*2\r\n", "*2\r\n"),
+            (|r| r.map(2), "*4\r\n", "%2\r\n"),
+            (|r| r.set(2), "*2\r\n", "~2\r\n"),
+            (|r| r.push(2), "*2\r\n", ">2\r\n"),
+            (|r| r.double(1.5), "$3\r\n1.5\r\n", ",1.5\r\n"),
+            (|r| r.bool(true), ":1\r\n", "#t\r\n"),
+            (|r| r.verbatim("txt", b"hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
+        ];
+        for (write, resp2, resp3) in cases {
+            assert_eq!(encoded(2, write), *resp2);
+            assert_eq!(encoded(3, write), *resp3);
+        }
+    }
+
+    #[test]
+    fn doubles_as_redis_prints_them() {
+        for (number, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (-2.5, "-2.5"),
+            (3.1, "3.1"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (1e7, "10000000"),
+            (1e20, "1e+20"),
+            (1.5e300, "1.5e+300"),
+            (0.001, "0.001"),
+            (1e-10, "1e-10"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(format_double(number), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn doubles_read_back(number in proptest::num::f64::NORMAL) {
+            prop_assert_eq!(format_double(number).parse::<f64>().unwrap(), number);
+        }
+    }
+}

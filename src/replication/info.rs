@@ -1,0 +1,198 @@
+//! INFO replication and ROLE: Redis's fields where Redis has them, then Pika's, then ours (PROTOCOL: What INFO replication shows).
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use super::Manager;
+use super::machine::SlotState;
+use super::master::{Replica, Stage};
+use super::replica::{ReplicaSide, ReplicaSlot, ServerState};
+use crate::binlog::Position;
+use crate::server::Server;
+
+/// What ROLE answers.
+pub enum RoleReply {
+    Master { offset: u64, replicas: Vec<(String, u16, u64)> },
+    Slave { host: String, port: u16, state: &'static str, offset: u64 },
+}
+
+/// A `name:value` line.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        // Writing to a String cannot fail.
+        let _ = write!($out, $($arg)*);
+        $out.push_str("\r\n");
+    }};
+}
+
+impl Manager {
+    /// Counts for INFO stats: full syncs given, partial ones, and partial ones that could not be, a slot each.
+    pub fn sync_counts(&self) -> (u64, u64, u64) {
+        let counts = &self.replicas.counts;
+        let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+        (load(&counts.full), load(&counts.partial_ok), load(&counts.partial_err))
+    }
+
+    /// Records in all logs: what Redis calls the replication offset, in records instead of bytes.
+    fn offset(&self) -> u64 {
+        self.keyspace.all_slots().map(|s| s.position().index).sum()
+    }
+
+    /// What ROLE answers.
+    pub fn role(&self) -> RoleReply {
+        if let Some((host, port)) = self.master_address() {
+            let state = link_state(&self.replica.lock());
+            return RoleReply::Slave { host, port, state, offset: self.offset() };
+        }
+        let replicas = |nodes: &[Replica]| nodes.iter().map(|r| (r.ip.clone(), r.port, acked(r))).collect();
+        RoleReply::Master { offset: self.offset(), replicas: self.replicas.with(replicas) }
+    }
+
+    /// The section's fields.
+    pub fn info(&self, out: &mut String) {
+        let node = self.node.lock().clone();
+        line!(out, "role:{}", if node.master.is_some() { "slave" } else { "master" });
+        if let Some((host, port)) = &node.master {
+            self.slave_info(out, host, *port);
+        }
+        self.master_info(out);
+        let role_bits = u8::from(node.master.is_some()) | u8::from(self.replicas.with(|r| !r.is_empty())) << 1;
+        line!(out, "role_bits:{role_bits}");
+        line!(out, "master_replid:{}", node.replication_id);
+        line!(out, "master_repl_offset:{}", self.offset());
+        line!(out, "term:{}", self.keyspace.term());
+        for slot in self.keyspace.all_slots() {
+            let at = slot.position();
+            let safe = slot.safe_to_purge_below();
+            let purge = safe.checked_sub(1).map_or("none".to_string(), |n| format!("write2file{n}"));
+            line!(out, "{slot} binlog_offset={} {},safety_purge={purge}", at.filenum, at.offset);
+        }
+    }
+
+    fn master_info(&self, out: &mut String) {
+        let now = std::time::Instant::now();
+        self.replicas.with(|nodes| {
+            line!(out, "connected_slaves:{}", nodes.len());
+            for (nth, r) in nodes.iter().enumerate() {
+                let syncing = r.slots.values().any(|s| s.stage == Stage::DbSync);
+                let online = !r.slots.is_empty() && r.slots.values().all(|s| s.stage == Stage::BinlogSync);
+                let state = if online {
+                    "online"
+                } else if syncing {
+                    "send_bulk"
+                } else {
+                    "connecting"
+                };
+                let heard = r.slots.values().map(|s| s.acked_at).max().unwrap_or(r.heard);
+                let lag = now.saturating_duration_since(heard).as_secs();
+                line!(out, "slave{nth}:ip={},port={},state={state},offset={},lag={lag}", r.ip, r.port, acked(r));
+                let mut slots: Vec<_> = r.slots.iter().collect();
+                slots.sort_by_key(|(id, _)| **id);
+                let states: String = slots
+                    .iter()
+                    .map(|((db, number), s)| {
+                        let stage = match s.stage {
+                            Stage::DbSync => "SlaveDbSync",
+                            Stage::Accepted => "SlaveNotSync",
+                            Stage::BinlogSync => "SlaveBinlogSync",
+                        };
+                        let end = self.keyspace.db(*db).slots()[*number].position();
+                        let lag = end.index.saturating_sub(s.acked.index);
+                        format!("(db{db}:{number}:{stage}:lag={lag})")
+                    })
+                    .collect();
+                line!(out, "slave{nth}_slots:{states}");
+            }
+        });
+    }
+
+    fn slave_info(&self, out: &mut String, host: &str, port: u16) {
+        let now = Server::now_ms();
+        let side = self.replica.lock();
+        let up = link_state(&side) == "connected";
+        line!(out, "master_host:{host}");
+        line!(out, "master_port:{port}");
+        line!(out, "master_link_status:{}", if up { "up" } else { "down" });
+        let heard = side.slots.iter().map(|s| s.stream.lock().heard_at).max().unwrap_or(0);
+        let silent = if heard == 0 { -1 } else { (now.saturating_sub(heard) / 1000) as i64 };
+        line!(out, "master_last_io_seconds_ago:{silent}");
+        line!(out, "master_sync_in_progress:{}", u8::from(side.slots.iter().any(ReplicaSlot::is_transferring)));
+        line!(out, "slave_repl_offset:{}", self.offset());
+        line!(out, "slave_priority:{}", self.config.slave_priority());
+        line!(out, "slave_read_only:{}", u8::from(self.config.slave_read_only()));
+        line!(out, "master_server_state:{} ({})", side.server.name(), side.server as u8);
+        if let Some(reason) = trouble(&side) {
+            line!(out, "master_link_error:{}", reason.replace(['\r', '\n'], " "));
+        }
+        line!(out, "slave_full_syncs:{}", side.full_syncs);
+        line!(out, "slave_partial_syncs:{}", side.partial_syncs);
+        let states: String = side.slots.iter().map(|s| format!("({}:{})", s.slot, s.state.name())).collect();
+        line!(out, "db_repl_state:{states}");
+        let tails: String =
+            side.slots.iter().filter_map(|s| Some(format!("({}:{})", s.slot, s.tail.as_ref()?.display()))).collect();
+        if !tails.is_empty() {
+            line!(out, "diverged_tail:{tails}");
+        }
+        for slot in &side.slots {
+            slot_line(out, slot, now);
+        }
+    }
+}
+
+/// A replica's slot: its state, both positions, lag, and how far a full sync is.
+fn slot_line(out: &mut String, s: &ReplicaSlot, now: u64) {
+    let place = |p: Position| format!("{} {}", p.filenum, p.offset);
+    let own = s.slot.position();
+    let _ = write!(out, "{}_repl:state={},own={}", s.slot, s.state.name(), place(own));
+    if s.state == SlotState::Connected {
+        let status = *s.stream.lock();
+        if let Some(master) = status.master {
+            let behind = master.index.saturating_sub(own.index);
+            let seconds = if behind == 0 { 0 } else { now.saturating_sub(status.caught_up_at) / 1000 };
+            let _ = write!(out, ",master={},lag_records={behind},lag_seconds={seconds}", place(master));
+        }
+    }
+    if s.is_transferring() {
+        let p = s.progress.now();
+        let _ = write!(
+            out,
+            ",files={}/{},bytes={}/{},bytes_per_second={}",
+            p.files_done, p.files_total, p.bytes_done, p.bytes_total, p.bytes_per_second
+        );
+        if let Some(left) = p.seconds_left {
+            let _ = write!(out, ",seconds_left={left}");
+        }
+    }
+    if let Some(reason) = &s.reason {
+        let _ = write!(out, ",reason={}", reason.replace(['\r', '\n', ','], " "));
+    }
+    out.push_str("\r\n");
+}
+
+/// Why the link is not as it should be, if it is not.
+fn trouble(side: &ReplicaSide) -> Option<&String> {
+    let of_slot = || {
+        let broken = |s: &&ReplicaSlot| !matches!(s.state, SlotState::Connected | SlotState::DbNoConnect);
+        side.slots.iter().filter(broken).find_map(|s| s.reason.as_ref())
+    };
+    side.reason.as_ref().or_else(of_slot)
+}
+
+/// ROLE's word for the link.
+fn link_state(side: &ReplicaSide) -> &'static str {
+    let any = |test: fn(&ReplicaSlot) -> bool| side.slots.iter().any(test);
+    if side.server != ServerState::MetaSyncDone {
+        "connect"
+    } else if any(ReplicaSlot::is_transferring) {
+        "sync"
+    } else if any(|s| !matches!(s.state, SlotState::Connected | SlotState::DbNoConnect)) {
+        "connecting"
+    } else {
+        "connected"
+    }
+}
+
+/// Records that a replica has acknowledged, over all slots.
+fn acked(replica: &Replica) -> u64 {
+    replica.slots.values().map(|s| s.acked.index).sum()
+}

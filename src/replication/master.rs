@@ -1,0 +1,380 @@
+//! The master's side: which replicas there are, what they have, and the RPCs they call.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::node_state::SlotId;
+use super::proto::{self, InnerRequest, InnerResponse, Replication, StatusCode, Type};
+use super::proto::{inner_request, inner_response};
+use super::{Manager, sender};
+use crate::binlog::{self, Position};
+use crate::keyspace::{LogPin, Slot};
+use crate::server::random_hex;
+use crate::snapshot::TokenCheck;
+
+/// A replica that was not heard from for this long is dropped (PROTOCOL: BinlogSync).
+pub(super) const SILENCE: Duration = Duration::from_secs(20);
+/// Messages to a replica that wait for the network, a slot.
+const OUTGOING: usize = 4;
+
+/// What a replica of a slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It fetches, or is about to fetch, a snapshot.
+    DbSync,
+    /// It was accepted by TrySync and has yet to open its stream.
+    Accepted,
+    /// Records flow.
+    BinlogSync,
+}
+
+/// One slot of one replica.
+pub(super) struct ReplicaSlot {
+    pub stage: Stage,
+    pub session: i32,
+    /// Where its stream starts.
+    pub from: Position,
+    /// Up to here it has told us that it has our records.
+    pub acked: Position,
+    pub acked_at: Instant,
+    /// Keeps what it needs.
+    pub pin: LogPin,
+}
+
+/// One replica node.
+pub(super) struct Replica {
+    pub ip: String,
+    pub port: u16,
+    pub run_id: String,
+    pub token: String,
+    pub heard: Instant,
+    pub streams: usize,
+    pub slots: HashMap<SlotId, ReplicaSlot>,
+}
+
+impl Replica {
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.ip, self.port)
+    }
+}
+
+/// Counters for INFO, a slot each.
+#[derive(Default)]
+pub(super) struct SyncCounts {
+    pub full: AtomicU64,
+    pub partial_ok: AtomicU64,
+    pub partial_err: AtomicU64,
+}
+
+/// All replicas of this node.
+#[derive(Default)]
+pub(super) struct Replicas {
+    nodes: Mutex<Vec<Replica>>,
+    sessions: AtomicI32,
+    pub counts: SyncCounts,
+}
+
+impl Replicas {
+    /// Looks at all of them.
+    pub fn with<R>(&self, f: impl FnOnce(&[Replica]) -> R) -> R {
+        f(&self.nodes.lock())
+    }
+
+    /// Works on the replica that shows this token; counts as a sign of life.
+    pub fn with_token<R>(&self, token: &str, f: impl FnOnce(&mut Replica) -> R) -> Option<R> {
+        let mut nodes = self.nodes.lock();
+        let replica = nodes.iter_mut().find(|r| r.token == token)?;
+        replica.heard = Instant::now();
+        Some(f(replica))
+    }
+
+    fn next_session(&self) -> i32 {
+        self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Forgets replicas that are silent, with all that is kept for them. Returns their addresses.
+    pub fn drop_silent(&self) -> Vec<String> {
+        let mut nodes = self.nodes.lock();
+        let (silent, live): (Vec<_>, Vec<_>) =
+            nodes.drain(..).partition(|r| r.streams == 0 && r.heard.elapsed() > SILENCE);
+        *nodes = live;
+        silent.iter().map(Replica::address).collect()
+    }
+
+    /// Forgets all replicas: their tokens are no longer good, and they must begin with MetaSync again.
+    pub fn clear(&self) {
+        self.nodes.lock().clear();
+    }
+}
+
+impl TokenCheck for Manager {
+    fn reader_of(&self, token: &str) -> Option<String> {
+        self.replicas.with_token(token, |r| r.address())
+    }
+}
+
+/// The service on port P + 2000.
+pub(super) struct Service(pub Arc<Manager>);
+
+fn missing(what: &str) -> Status {
+    Status::invalid_argument(format!("{what} missing"))
+}
+
+fn unknown_token() -> Status {
+    Status::unauthenticated("MetaSync first")
+}
+
+impl Service {
+    /// The slot a request names.
+    fn slot(&self, slot: &proto::Slot) -> Result<&Arc<Slot>, Status> {
+        self.0
+            .keyspace
+            .slot_named(&slot.db_name, slot.slot_id)
+            .ok_or_else(|| Status::not_found(format!("no slot {}:{}", slot.db_name, slot.slot_id)))
+    }
+
+    fn meta_sync_reply(&self, ask: &inner_request::MetaSync) -> InnerResponse {
+        let manager = &self.0;
+        let refuse = |code, reply: String| proto::refusal(Type::KMetaSync, code, reply);
+        if *manager.config.requirepass() != *ask.auth.as_deref().unwrap_or_default() {
+            return refuse(StatusCode::KError, "Auth with master error, Invalid masterauth".into());
+        }
+        let run_id = ask.run_id.clone().unwrap_or_default();
+        if run_id == manager.run_id {
+            return refuse(StatusCode::KError, "the master address is this node's own".into());
+        }
+        let Ok(port) = u16::try_from(ask.node.port) else {
+            return refuse(StatusCode::KError, format!("impossible port {}", ask.node.port));
+        };
+        // A replica without a history of its own yet has nothing to give: ask again.
+        let replication_id = match manager.replication_id_for_replicas() {
+            Ok(id) => id,
+            Err(e) => return refuse(StatusCode::KOther, e.to_string()),
+        };
+        let token = random_hex(32);
+        {
+            let mut nodes = manager.replicas.nodes.lock();
+            let same = |r: &Replica| r.ip == ask.node.ip && r.port == port;
+            if nodes.iter().any(|r| same(r) && r.run_id != run_id && r.streams > 0) {
+                return refuse(StatusCode::KOther, "Slave AlreadyExist".into());
+            }
+            nodes.retain(|r| !same(r));
+            nodes.push(Replica {
+                ip: ask.node.ip.clone(),
+                port,
+                run_id,
+                token: token.clone(),
+                heard: Instant::now(),
+                streams: 0,
+                slots: HashMap::new(),
+            });
+        }
+        tracing::info!(replica = %format!("{}:{port}", ask.node.ip), "replica registered");
+        let slots = manager.keyspace.slots_per_database();
+        let info = |db| inner_response::meta_sync::DbInfo { db_name: proto::db_name(db), slot_num: slots as i32 };
+        InnerResponse {
+            meta_sync: Some(inner_response::MetaSync {
+                classic_mode: false,
+                dbs_info: (0..manager.keyspace.databases()).map(info).collect(),
+                run_id: manager.run_id.clone(),
+                replication_id: Some(replication_id),
+                token: Some(token),
+            }),
+            ..proto::response(Type::KMetaSync, StatusCode::KOk)
+        }
+    }
+
+    fn try_sync_reply(&self, ask: &inner_request::TrySync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
+        use inner_response::try_sync::ReplyCode;
+        let manager = &self.0;
+        let token = ask.token.as_deref().unwrap_or_default();
+        let reply = |code: ReplyCode, session: Option<i32>, diverged: bool, retry: bool| InnerResponse {
+            try_sync: Some(inner_response::TrySync {
+                reply_code: code.into(),
+                slot: ask.slot.clone(),
+                binlog_offset: Some(slot.position().into()),
+                session_id: session,
+                diverged: Some(diverged),
+                retry: Some(retry),
+            }),
+            ..proto::response(Type::KTrySync, StatusCode::KOk)
+        };
+        if manager.replicas.with_token(token, |_| ()).is_none() {
+            return Err(unknown_token());
+        }
+        if manager.awaits_full_sync(slot) {
+            // What this slot holds is about to be replaced.
+            return Ok(reply(ReplyCode::KError, None, false, true));
+        }
+        let theirs = Position::from(&ask.binlog_offset);
+        // Pinned before it is looked for: it cannot be purged between the check and the stream.
+        let pin = slot.pin_log(theirs.filenum);
+        let counts = &manager.replicas.counts;
+        let failed = |code, diverged, retry| {
+            if !ask.probe() {
+                counts.partial_err.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(reply(code, None, diverged, retry))
+        };
+        match find(slot, theirs) {
+            Ok(Found::Here) if ask.probe() => Ok(reply(ReplyCode::KOk, None, false, false)),
+            Ok(Found::Here) => {
+                let session = manager.replicas.next_session();
+                let now = Instant::now();
+                let id = (slot.db(), slot.number());
+                let state =
+                    ReplicaSlot { stage: Stage::Accepted, session, from: theirs, acked: theirs, acked_at: now, pin };
+                let address = manager.replicas.with_token(token, |r| {
+                    r.slots.insert(id, state);
+                    r.address()
+                });
+                let address = address.ok_or_else(unknown_token)?;
+                manager.snapshots.release(slot, &address);
+                counts.partial_ok.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(slot = %slot, replica = %address, position = %theirs, "replica continues from its position");
+                Ok(reply(ReplyCode::KOk, Some(session), false, false))
+            }
+            Ok(Found::Purged) => failed(ReplyCode::KSyncPointBePurged, false, false),
+            // A replica of ours that was a replica of our master may be ahead of us for a moment.
+            Ok(Found::Beyond) => failed(ReplyCode::KSyncPointLarger, true, manager.is_slave()),
+            Ok(Found::Elsewhere) => failed(ReplyCode::KError, true, false),
+            Err(e) => {
+                tracing::error!(slot = %slot, "cannot look for a replica's position: {e}");
+                failed(ReplyCode::KError, false, true)
+            }
+        }
+    }
+
+    fn db_sync_reply(&self, ask: &inner_request::DbSync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
+        let manager = &self.0;
+        if manager.awaits_full_sync(slot) {
+            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "this node is in a full sync itself"));
+        }
+        let session = manager.replicas.next_session();
+        let position = slot.position();
+        // Registered first: from here on nothing that the snapshot will need is purged.
+        let state = ReplicaSlot {
+            stage: Stage::DbSync,
+            session,
+            from: position,
+            acked: Position::START,
+            acked_at: Instant::now(),
+            pin: slot.pin_log(position.filenum),
+        };
+        let id = (slot.db(), slot.number());
+        let address = manager
+            .replicas
+            .with_token(ask.token.as_deref().unwrap_or_default(), |r| {
+                r.slots.insert(id, state);
+                r.address()
+            })
+            .ok_or_else(unknown_token)?;
+        manager.snapshots.prepare(slot, &address);
+        manager.replicas.counts.full.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(slot = %slot, replica = %address, "replica takes a snapshot");
+        Ok(InnerResponse {
+            db_sync: Some(inner_response::DbSync { slot: ask.slot.clone(), session_id: session }),
+            ..proto::response(Type::KDbSync, StatusCode::KOk)
+        })
+    }
+}
+
+/// Where a replica's position is in our log.
+enum Found {
+    /// A record ends there, and it is the same record.
+    Here,
+    Purged,
+    /// We have not come that far.
+    Beyond,
+    /// Our log has something else there.
+    Elsewhere,
+}
+
+fn find(slot: &Slot, theirs: Position) -> Result<Found, binlog::Error> {
+    let ours = slot.position();
+    if (theirs.index, theirs.chain) == (ours.index, ours.chain) && theirs.place() <= ours.place() {
+        return Ok(Found::Here);
+    }
+    if theirs.index > ours.index || theirs.place() > ours.place() {
+        return Ok(Found::Beyond);
+    }
+    let Some(store) = slot.store().clone() else { return Ok(Found::Elsewhere) };
+    match binlog::locate(store.log_dir(), theirs.filenum, theirs.offset) {
+        Ok(Some(found)) if found == theirs => Ok(Found::Here),
+        Ok(_) => Ok(Found::Elsewhere),
+        Err(binlog::Error::NotInLog { .. }) => Ok(Found::Purged),
+        Err(binlog::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Found::Purged),
+        Err(e) => Err(e),
+    }
+}
+
+type Outgoing = Pin<Box<dyn Stream<Item = Result<InnerResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Replication for Service {
+    async fn meta_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
+        let ask = request.into_inner().meta_sync.ok_or_else(|| missing("meta_sync"))?;
+        Ok(Response::new(tokio::task::block_in_place(|| self.meta_sync_reply(&ask))))
+    }
+
+    async fn try_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
+        let ask = request.into_inner().try_sync.ok_or_else(|| missing("try_sync"))?;
+        let slot = self.slot(&ask.slot)?;
+        Ok(Response::new(tokio::task::block_in_place(|| self.try_sync_reply(&ask, slot))?))
+    }
+
+    async fn db_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
+        let ask = request.into_inner().db_sync.ok_or_else(|| missing("db_sync"))?;
+        let slot = self.slot(&ask.slot)?;
+        Ok(Response::new(tokio::task::block_in_place(|| self.db_sync_reply(&ask, slot))?))
+    }
+
+    type BinlogSyncStream = Outgoing;
+
+    async fn binlog_sync(&self, request: Request<Streaming<InnerRequest>>) -> Result<Response<Outgoing>, Status> {
+        let mut acks = request.into_inner();
+        let first = acks.message().await?.and_then(|m| m.binlog_sync).ok_or_else(|| missing("binlog_sync"))?;
+        if !first.first_send {
+            return Err(Status::failed_precondition("the first message of a stream must say so"));
+        }
+        let named = proto::Slot { db_name: first.db_name.clone(), slot_id: first.slot_id };
+        let slot = self.slot(&named)?.clone();
+        let token = first.token.clone().unwrap_or_default();
+        let link = sender::Link::open(&self.0, &slot, &token, first.session_id, Position::from(&first.ack_range_end))?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        tokio::spawn(link.run(acks, outgoing));
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn remove_slave_node(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
+        let asks = request.into_inner().remove_slave_node;
+        let mut removed = Vec::with_capacity(asks.len());
+        for ask in asks {
+            let slot = self.slot(&ask.slot)?;
+            let address = self
+                .0
+                .replicas
+                .with_token(ask.token.as_deref().unwrap_or_default(), |r| {
+                    r.slots.remove(&(slot.db(), slot.number()));
+                    r.address()
+                })
+                .ok_or_else(unknown_token)?;
+            self.0.snapshots.release(slot, &address);
+            tracing::info!(slot = %slot, replica = %address, "replica left");
+            removed.push(inner_response::RemoveSlaveNode { node: ask.node, slot: ask.slot });
+        }
+        Ok(Response::new(InnerResponse {
+            remove_slave_node: removed,
+            ..proto::response(Type::KRemoveSlaveNode, StatusCode::KOk)
+        }))
+    }
+}

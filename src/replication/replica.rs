@@ -1,0 +1,428 @@
+//! The replica's side: where each slot is on its way to the master, and the tasks that carry it there.
+//!
+//! The auxiliary thread alone changes the states, by [`super::machine::step`]. Tasks do the talking; each carries the *ticket* of its
+//! slot, and what a task reports after its slot has moved on is ignored.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::link::{self, Link, MetaAnswer, MetaFailure, Outcome, Then};
+use super::machine::{Action, Asked, Event, SlotState, step};
+use super::node_state::SlotId;
+use super::stream::{StreamContext, StreamStatus};
+use super::{Epoch, Manager};
+use crate::keyspace::Slot;
+use crate::snapshot::{self, Progress};
+
+/// MetaSync is sent again after this long, and then ever more rarely.
+const META_FIRST_RETRY: Duration = Duration::from_secs(1);
+/// But at least this often (PROTOCOL: at most once per 10 s).
+const META_LAST_RETRY: Duration = Duration::from_secs(10);
+/// A slot asks again after this long, and then ever more rarely.
+const SLOT_FIRST_RETRY: Duration = Duration::from_millis(100);
+const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
+
+/// Where the node is with its master. Numbers are Pika's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ServerState {
+    #[default]
+    NoConnect = 0,
+    ShouldMetaSync = 1,
+    MetaSyncDone = 2,
+    Error = 3,
+}
+
+impl ServerState {
+    pub fn name(self) -> &'static str {
+        match self {
+            ServerState::NoConnect => "no_connect",
+            ServerState::ShouldMetaSync => "should_meta_sync",
+            ServerState::MetaSyncDone => "meta_sync_done",
+            ServerState::Error => "error",
+        }
+    }
+}
+
+/// A growing pause between tries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    next: Instant,
+    pause: Duration,
+    first: Duration,
+    last: Duration,
+}
+
+impl Backoff {
+    fn new(first: Duration, last: Duration) -> Backoff {
+        Backoff { next: Instant::now(), pause: first, first, last }
+    }
+
+    fn due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn wait(&mut self) {
+        self.next = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(self.last);
+    }
+
+    fn reset(&mut self) {
+        *self = Backoff::new(self.first, self.last);
+    }
+}
+
+/// One slot's way.
+pub(super) struct ReplicaSlot {
+    pub slot: Arc<Slot>,
+    pub state: SlotState,
+    /// Why it is in its state, if that is not as it should be.
+    pub reason: Option<String>,
+    /// Where this node's own records went when its log had gone another way.
+    pub tail: Option<PathBuf>,
+    pub progress: Arc<Progress>,
+    pub stream: Arc<Mutex<StreamStatus>>,
+    ticket: u64,
+    task: Option<AbortHandle>,
+    backoff: Backoff,
+    session: i32,
+}
+
+/// All of the replica's side.
+pub(super) struct ReplicaSide {
+    pub epoch: Epoch,
+    pub server: ServerState,
+    /// Why the server state is what it is.
+    pub reason: Option<String>,
+    pub slots: Vec<ReplicaSlot>,
+    pub link: Option<Link>,
+    pub full_syncs: u64,
+    pub partial_syncs: u64,
+    /// `slaveof … force`: whatever history the master has is taken over.
+    pub force: bool,
+    /// Whether the error is one that is asked about again.
+    retry_error: bool,
+    meta_task: Option<AbortHandle>,
+    meta_backoff: Backoff,
+}
+
+/// What a task tells the auxiliary thread.
+pub(super) enum Report {
+    Meta {
+        epoch: Epoch,
+        result: Result<MetaAnswer, MetaFailure>,
+    },
+    Slot {
+        id: SlotId,
+        ticket: u64,
+        outcome: Outcome,
+    },
+    /// Something changed that is worth looking at before the next tick.
+    Wake,
+    Stop,
+}
+
+impl ReplicaSide {
+    pub fn new(slots: impl Iterator<Item = Arc<Slot>>) -> ReplicaSide {
+        let slot = |slot| ReplicaSlot {
+            slot,
+            state: SlotState::NoConnect,
+            reason: None,
+            tail: None,
+            progress: Arc::default(),
+            stream: Arc::default(),
+            ticket: 0,
+            task: None,
+            backoff: Backoff::new(SLOT_FIRST_RETRY, SLOT_LAST_RETRY),
+            session: 0,
+        };
+        ReplicaSide {
+            epoch: 0,
+            server: ServerState::NoConnect,
+            reason: None,
+            slots: slots.map(slot).collect(),
+            link: None,
+            full_syncs: 0,
+            partial_syncs: 0,
+            force: false,
+            retry_error: false,
+            meta_task: None,
+            meta_backoff: Backoff::new(META_FIRST_RETRY, META_LAST_RETRY),
+        }
+    }
+
+    /// Leaves the present master, if any, for the next one (or none).
+    pub fn begin(&mut self, manager: &Arc<Manager>, epoch: Epoch, following: bool, force: bool) {
+        if let Some(task) = self.meta_task.take() {
+            task.abort();
+        }
+        let left: Vec<_> = self.slots.iter().map(|s| s.slot.clone()).collect();
+        for index in 0..self.slots.len() {
+            self.feed(manager, index, Event::Stop);
+            self.slots[index].reason = None;
+        }
+        if let Some(link) = self.link.take() {
+            manager.runtime.spawn(link::leave(link, left));
+        }
+        self.epoch = epoch;
+        self.server = if following { ServerState::ShouldMetaSync } else { ServerState::NoConnect };
+        self.reason = None;
+        self.force = force;
+        self.meta_backoff.reset();
+    }
+
+    /// Ends everything, for good.
+    pub fn stop(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(task) = slot.task.take() {
+                task.abort();
+            }
+        }
+        if let Some(task) = self.meta_task.take() {
+            task.abort();
+        }
+        self.link = None;
+    }
+
+    /// One look at everything that may be due.
+    pub fn poll(&mut self, manager: &Arc<Manager>) {
+        let asks = match self.server {
+            ServerState::ShouldMetaSync => true,
+            ServerState::Error => self.retry_error,
+            ServerState::NoConnect | ServerState::MetaSyncDone => false,
+        };
+        if asks && self.meta_task.is_none() && self.meta_backoff.due() {
+            self.meta_backoff.wait();
+            self.meta_task = self.ask_meta(manager);
+        }
+        if self.server == ServerState::MetaSyncDone {
+            for index in 0..self.slots.len() {
+                let slot = &self.slots[index];
+                if matches!(slot.state, SlotState::TryConnect | SlotState::TryDbSync) && slot.backoff.due() {
+                    self.feed(manager, index, Event::Poll);
+                }
+            }
+        }
+    }
+
+    fn ask_meta(&self, manager: &Arc<Manager>) -> Option<AbortHandle> {
+        let (host, port) = manager.master_address()?;
+        let (manager, epoch) = (manager.clone(), self.epoch);
+        let task = manager.runtime.clone().spawn(async move {
+            let result = link::meta_sync(&manager, &host, port).await;
+            manager.report(Report::Meta { epoch, result });
+        });
+        Some(task.abort_handle())
+    }
+
+    /// MetaSync was answered, or not.
+    pub fn meta_answered(&mut self, manager: &Arc<Manager>, epoch: Epoch, result: Result<MetaAnswer, MetaFailure>) {
+        if epoch != self.epoch {
+            return;
+        }
+        self.meta_task = None;
+        let result = result.and_then(|answer| {
+            manager
+                .adopt(&answer.replication_id, self.force)
+                .map_err(|reason| MetaFailure { reason, then: Then::Stop })?;
+            Ok(answer)
+        });
+        match result {
+            Ok(answer) => {
+                tracing::info!(replication_id = %answer.replication_id, "the master answered MetaSync");
+                self.link = Some(answer.link);
+                self.server = ServerState::MetaSyncDone;
+                self.reason = None;
+                self.force = false;
+                self.meta_backoff.reset();
+                for index in 0..self.slots.len() {
+                    let slot = &self.slots[index].slot;
+                    let full = manager.awaits_full_sync(slot) || slot.fault().is_some();
+                    self.feed(manager, index, Event::MetaSynced { full });
+                }
+            }
+            Err(failure) => {
+                if self.reason.as_deref() != Some(&failure.reason) {
+                    tracing::warn!("MetaSync: {}", failure.reason);
+                }
+                self.reason = Some(failure.reason);
+                self.retry_error = failure.then == Then::RetryError;
+                if failure.then != Then::Retry {
+                    self.server = ServerState::Error;
+                }
+            }
+        }
+    }
+
+    /// A slot's task is done.
+    pub fn task_done(&mut self, manager: &Arc<Manager>, id: SlotId, ticket: u64, outcome: Outcome) {
+        let Some(index) = self.slots.iter().position(|s| (s.slot.db(), s.slot.number()) == id) else { return };
+        let slot = &mut self.slots[index];
+        if slot.ticket != ticket {
+            return;
+        }
+        slot.task = None;
+        slot.session = outcome.session;
+        if outcome.tail.is_some() {
+            slot.tail.clone_from(&outcome.tail);
+        }
+        if outcome.reason.is_some() && slot.reason != outcome.reason {
+            tracing::warn!(slot = %slot.slot, "{:?}: {}", outcome.event, outcome.reason.as_deref().unwrap_or_default());
+        }
+        slot.reason = outcome.reason;
+        match outcome.event {
+            Event::SyncAccepted => self.partial_syncs += 1,
+            Event::Installed => self.full_syncs += 1,
+            _ => {}
+        }
+        if outcome.needs_meta && self.server == ServerState::MetaSyncDone {
+            // A restarted master does not know us.
+            self.server = ServerState::ShouldMetaSync;
+            self.meta_backoff.reset();
+        }
+        self.feed(manager, index, outcome.event);
+    }
+
+    /// Attaches a database to the master again, or takes it out.
+    pub fn attach(&mut self, manager: &Arc<Manager>, db: usize, attach: bool, full: bool) {
+        for index in 0..self.slots.len() {
+            if self.slots[index].slot.db() != db {
+                continue;
+            }
+            if !attach {
+                self.feed(manager, index, Event::Detach);
+                continue;
+            }
+            self.feed(manager, index, Event::Attach);
+            if self.server == ServerState::MetaSyncDone {
+                self.feed(manager, index, Event::MetaSynced { full });
+            }
+        }
+    }
+
+    fn feed(&mut self, manager: &Arc<Manager>, index: usize, event: Event) {
+        let slot = &mut self.slots[index];
+        let (to, action) = step(slot.state, event);
+        if to != slot.state {
+            let (from, position) = (slot.state.name(), slot.slot.position());
+            // What lasts is news; the steps in between are for whoever looks closely.
+            if matches!(to, SlotState::WaitReply(_) | SlotState::TryConnect) {
+                tracing::debug!(slot = %slot.slot, from, to = to.name(), %position, "{event:?}");
+            } else {
+                tracing::info!(slot = %slot.slot, from, to = to.name(), %position, "{event:?}");
+            }
+        }
+        let again = matches!(
+            (slot.state, to),
+            (SlotState::WaitReply(_), SlotState::TryConnect | SlotState::TryDbSync)
+                | (SlotState::Connected, SlotState::TryConnect)
+                | (SlotState::WaitDbSync, SlotState::TryDbSync)
+        ) && !matches!(event, Event::Purged | Event::TailSaved);
+        match (again, to) {
+            (true, _) => slot.backoff.wait(),
+            (false, SlotState::WaitReply(_)) => {}
+            (false, _) => slot.backoff.reset(),
+        }
+        slot.state = to;
+        self.perform(manager, index, action);
+    }
+
+    fn perform(&mut self, manager: &Arc<Manager>, index: usize, action: Action) {
+        let epoch = self.epoch;
+        let slot = &mut self.slots[index];
+        if action == Action::Nothing {
+            return;
+        }
+        slot.ticket += 1;
+        if let Some(task) = slot.task.take() {
+            task.abort();
+        }
+        let Some(link) = self.link.clone() else { return };
+        let id = (slot.slot.db(), slot.slot.number());
+        let (ticket, data) = (slot.ticket, slot.slot.clone());
+        let manager = manager.clone();
+        let runtime = manager.runtime.clone();
+        let done = move |manager: &Manager, outcome| manager.report(Report::Slot { id, ticket, outcome });
+        let task = match action {
+            Action::Nothing | Action::Cancel => return,
+            Action::SendTrySync => runtime.spawn(async move {
+                let outcome = link::try_sync(&manager, &link, &data).await;
+                done(&manager, outcome);
+            }),
+            Action::SendDbSync => runtime.spawn(async move {
+                // Remembered before anything is asked for: after a restart, too, the slot needs the master's data whole.
+                let outcome = match tokio::task::block_in_place(|| manager.note_full_sync(&data, true)) {
+                    Ok(()) => link::db_sync(&link, &data).await,
+                    Err(e) => Outcome::because(Event::NoAnswer, e.to_string()),
+                };
+                done(&manager, outcome);
+            }),
+            Action::Transfer => {
+                let progress = slot.progress.clone();
+                runtime.spawn(async move {
+                    let outcome = transfer(&manager, &link, &data, &progress, epoch).await;
+                    done(&manager, outcome);
+                })
+            }
+            Action::Stream => {
+                let (session, status) = (slot.session, slot.stream.clone());
+                *status.lock() = StreamStatus::default();
+                let context = StreamContext { manager: manager.clone(), link, slot: data, epoch, session, status };
+                runtime.spawn(async move {
+                    let why = context.run().await;
+                    done(&manager, Outcome::because(Event::LinkLost, why));
+                })
+            }
+        };
+        slot.task = Some(task.abort_handle());
+    }
+}
+
+/// Fetches a snapshot and puts it in place.
+async fn transfer(
+    manager: &Arc<Manager>,
+    link: &Link,
+    slot: &Arc<Slot>,
+    progress: &Arc<Progress>,
+    epoch: Epoch,
+) -> Outcome {
+    let master = snapshot::Master {
+        channel: link.rsync.clone(),
+        token: link.token.clone(),
+        name: manager.master_address().map_or(String::new(), |(host, port)| format!("{host}:{port}")),
+    };
+    let received = match manager.receiver.receive(&master, slot, progress).await {
+        Ok(received) => received,
+        Err(e) => return Outcome::because(Event::TransferFailed, e.to_string()),
+    };
+    let installed = tokio::task::block_in_place(|| {
+        manager.while_following(epoch, || {
+            manager.keyspace.install(slot, received.data.as_deref(), received.applied)?;
+            Ok::<_, crate::keyspace::Error>(())
+        })
+    });
+    match installed {
+        None => return Outcome::because(Event::TransferFailed, "the master changed meanwhile"),
+        Some(Err(e)) => return Outcome::because(Event::TransferFailed, e.to_string()),
+        Some(Ok(())) => {}
+    }
+    let cleared = tokio::task::block_in_place(|| manager.note_full_sync(slot, false));
+    if let Err(e) = cleared {
+        // The data are in place; after a restart they would be fetched once more.
+        tracing::warn!(slot = %slot, "{e}");
+    }
+    if let Err(e) = snapshot::discard(&manager.config, slot) {
+        tracing::warn!(slot = %slot, "the receive folder stays: {e}");
+    }
+    Outcome::of(Event::Installed)
+}
+
+impl ReplicaSlot {
+    /// Whether a snapshot is on its way.
+    pub fn is_transferring(&self) -> bool {
+        matches!(self.state, SlotState::WaitDbSync | SlotState::WaitReply(Asked::DbSync))
+    }
+}

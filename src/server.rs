@@ -1,0 +1,260 @@
+//! The `Server` value: wires the rooms together, starts them in order and stops them in reverse.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::command::{ScanCursors, Table};
+use crate::config::{Compression, Config, Place, SyncMode};
+use crate::engine::{self, EngineOptions};
+use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
+use crate::net::listener::BindError;
+use crate::net::{ClientRegistry, Listener};
+use crate::observe::{SlowLog, Stats};
+use crate::replication::{self, NodeState, PeerListeners};
+use crate::snapshot::Bgsave;
+
+/// Held for as long as the process uses the data folder.
+const LOCK_FILE: &str = "LOCK";
+/// How often rates are sampled for INFO.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+const SECONDS_A_DAY: u64 = 86_400;
+
+/// Why a server did not start. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{}{source}", at(place))]
+    Bind { place: Place, source: BindError },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}{} is in use by another server{}", at(place), dir.display(), by(holder))]
+    Locked { place: Place, dir: PathBuf, holder: Option<String> },
+    #[error(transparent)]
+    NodeState(#[from] replication::NodeStateError),
+    #[error(transparent)]
+    Keyspace(#[from] keyspace::Error),
+    #[error("a start task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// `haypile.conf:12: `, or nothing for a default.
+fn at(place: &Place) -> String {
+    if *place == Place::Default { String::new() } else { format!("{place}: ") }
+}
+
+fn by(holder: &Option<String>) -> String {
+    holder.as_ref().map_or(String::new(), |pid| format!(" (process {pid})"))
+}
+
+/// A running node.
+pub struct Server {
+    pub config: Arc<Config>,
+    pub keyspace: Arc<Keyspace>,
+    pub clients: ClientRegistry,
+    pub commands: Table,
+    pub stats: Stats,
+    pub slowlog: SlowLog,
+    pub scan_cursors: ScanCursors,
+    pub replication: Arc<replication::Manager>,
+    pub bgsave: Bgsave,
+    pub start_time: SystemTime,
+    /// 40 hex digits, new with each start.
+    pub run_id: String,
+    listener: Mutex<Option<Listener>>,
+    housekeeping: Mutex<Option<Housekeeping>>,
+    shutdown: watch::Sender<bool>,
+    _lock: Flock<File>,
+}
+
+impl Server {
+    /// Takes the ports and the data folder, recovers the data, and begins to replicate if this node has a master. Clients are served by
+    /// [`Server::run_until_shutdown`]. On an error nothing was touched, unless the error is about the data themselves.
+    pub async fn start(config: Arc<Config>) -> Result<Arc<Server>, StartError> {
+        let taken = |source| StartError::Bind { place: config.place_of("port"), source };
+        let listener = Listener::bind(&config).map_err(taken)?;
+        let peers = PeerListeners::bind(&config).map_err(taken)?;
+        let lock = lock_folder(&config)?;
+        let began = Instant::now();
+        let run_id = random_hex(40);
+        let node = NodeState::load(&config.dir(), config.slaveof())?;
+        let options = keyspace_options(&config, &node);
+        let keyspace = Arc::new(tokio::task::spawn_blocking(move || Keyspace::open(options)).await??);
+        let housekeeping = Housekeeping::start(&keyspace, housekeeping_options(&config))
+            .map_err(|source| StartError::Io { path: config.dir(), source })?;
+        let replication = replication::Manager::start(config.clone(), keyspace.clone(), node, run_id.clone(), peers)
+            .map_err(|source| StartError::Io { path: config.dir(), source })?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            addresses = ?listener.addrs(),
+            dir = %config.dir().display(),
+            ms = began.elapsed().as_millis() as u64,
+            "ready"
+        );
+        Ok(Arc::new(Server {
+            bgsave: Bgsave::new(config.dump_path()),
+            config,
+            keyspace,
+            clients: ClientRegistry::new(),
+            commands: Table::new(),
+            stats: Stats::new(),
+            slowlog: SlowLog::new(),
+            scan_cursors: ScanCursors::new(),
+            replication,
+            start_time: SystemTime::now(),
+            run_id,
+            listener: Mutex::new(Some(listener)),
+            housekeeping: Mutex::new(Some(housekeeping)),
+            shutdown: watch::Sender::new(false),
+            _lock: lock,
+        }))
+    }
+
+    /// Serves clients until [`Server::request_shutdown`], then stops in order: no new clients, running pipelines finish, replication
+    /// ends, everything is flushed and synced. A start after it replays nothing.
+    pub async fn run_until_shutdown(self: &Arc<Server>) {
+        let Some(listener) = self.listener.lock().take() else { return };
+        let sampler = tokio::spawn({
+            let server = self.clone();
+            async move {
+                let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+                loop {
+                    ticks.tick().await;
+                    server.stats.sample();
+                }
+            }
+        });
+        let mut shutdown = self.shutdown.subscribe();
+        listener
+            .serve(self.clone(), async move {
+                // The sender lives as long as the server: this ends with a request only.
+                let _ = shutdown.wait_for(|asked| *asked).await;
+            })
+            .await;
+        sampler.abort();
+        let server = self.clone();
+        let stopped = tokio::task::spawn_blocking(move || server.close()).await;
+        if let Err(e) = stopped {
+            tracing::error!("the shutdown did not finish: {e}");
+        }
+    }
+
+    fn close(&self) {
+        let began = Instant::now();
+        self.replication.stop();
+        if let Some(mut housekeeping) = self.housekeeping.lock().take() {
+            housekeeping.stop();
+        }
+        match self.keyspace.flush_all_engines() {
+            Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "all data flushed and synced: bye"),
+            Err(e) => tracing::error!("some data could not be flushed and will be recovered at the next start: {e}"),
+        }
+    }
+
+    /// Asks the server to stop. Returns at once.
+    pub fn request_shutdown(&self) {
+        self.shutdown.send_replace(true);
+    }
+
+    /// The fields of INFO persistence.
+    pub fn persistence_info(&self, out: &mut String) {
+        self.bgsave.info(out);
+        let faults = self.keyspace.all_slots().filter(|s| s.fault().is_some()).count();
+        let mut field = |name: &str, value: u64| {
+            out.push_str(name);
+            out.push(':');
+            out.push_str(itoa::Buffer::new().format(value));
+            out.push_str("\r\n");
+        };
+        field("binlog_unflushed_bytes", self.keyspace.unflushed());
+        field("block_cache_used_bytes", self.keyspace.block_cache_usage() as u64);
+        field("slots_read_only", faults as u64);
+        for slot in self.keyspace.all_slots() {
+            if let Some(reason) = slot.fault() {
+                out.push_str(&format!("slot_fault:{slot} {reason}\r\n"));
+            }
+        }
+    }
+
+    /// Unix time, ms.
+    pub fn now_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+}
+
+/// `len` random hex digits.
+pub(crate) fn random_hex(len: usize) -> String {
+    (0..len).map(|_| char::from_digit(rand::random_range(0..16), 16).unwrap_or('0')).collect()
+}
+
+/// Makes the data folder and takes it for this process.
+fn lock_folder(config: &Config) -> Result<Flock<File>, StartError> {
+    let dir = &config.dir();
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| StartError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir))?;
+    let path = dir.join(LOCK_FILE);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            // For whoever looks who holds it.
+            let pid = std::process::id();
+            lock.set_len(0).and_then(|()| lock.write_all(format!("{pid}\n").as_bytes())).map_err(io(&path))?;
+            Ok(lock)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut holder = String::new();
+            let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+            Err(StartError::Locked {
+                place: config.place_of("dir"),
+                dir: dir.to_path_buf(),
+                holder: known.then(|| holder.trim().to_string()),
+            })
+        }
+        Err((_, errno)) => Err(io(&path)(errno.into())),
+    }
+}
+
+fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
+    let for_size = config.clone();
+    KeyspaceOptions {
+        db_path: config.db_path(),
+        binlog_path: config.binlog_path(),
+        databases: config.databases(),
+        slots: config.slot_num() as usize,
+        engine: EngineOptions {
+            write_buffer_size: config.write_buffer_size(),
+            block_cache: config.block_cache(),
+            max_open_files: config.max_open_files(),
+            compression: match config.compression() {
+                Compression::None => engine::Compression::None,
+                Compression::Lz4 => engine::Compression::Lz4,
+                Compression::Zstd => engine::Compression::Zstd,
+            },
+            max_background_jobs: i32::try_from(config.max_background_jobs()).unwrap_or(i32::MAX),
+        },
+        binlog_file_size: Box::new(move || for_size.binlog_file_size()),
+        term: node.term,
+        leading_from: node.leading_from,
+    }
+}
+
+fn housekeeping_options(config: &Arc<Config>) -> HousekeepingOptions {
+    let (for_sync, for_purge, for_flush) = (config.clone(), config.clone(), config.clone());
+    HousekeepingOptions {
+        sync_every_second: Box::new(move || for_sync.sync() == SyncMode::EverySecond),
+        purge_policy: Box::new(move || PurgePolicy {
+            max_files: for_purge.expire_logs_nums() as usize,
+            max_age: Duration::from_secs(u64::from(for_purge.expire_logs_days()) * SECONDS_A_DAY),
+            max_pinned_bytes: for_purge.binlog_max_pinned_size(),
+        }),
+        max_unflushed: Box::new(move || for_flush.max_write_buffer_size()),
+    }
+}

@@ -1,0 +1,434 @@
+//! Source, service and receiver together, on a loopback port.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+use super::proto::rsync_client::RsyncClient;
+use super::proto::rsync_server::{Rsync, RsyncServer};
+use super::proto::{FileRequest, FileResponse, RsyncRequest, RsyncResponse, StatusCode, Type};
+use super::*;
+use crate::binlog::Position;
+use crate::config::Config;
+use crate::engine::EngineOptions;
+use crate::keyspace::{Keyspace, KeyspaceOptions, NEVER_WRITTEN, Slot};
+
+const TOKEN: &str = "secret";
+const WINDOW: u32 = 8 << 20;
+
+struct OneToken;
+
+impl TokenCheck for OneToken {
+    fn reader_of(&self, token: &str) -> Option<String> {
+        (token == TOKEN).then(|| "127.0.0.1:9321".to_string())
+    }
+}
+
+struct Node {
+    config: Arc<Config>,
+    keyspace: Arc<Keyspace>,
+}
+
+impl Node {
+    fn new(dir: &Path) -> Node {
+        let dir = ("dir".to_string(), dir.to_str().unwrap().to_string());
+        let config = Arc::new(Config::load(None, &[dir]).unwrap());
+        let keyspace = Arc::new(
+            Keyspace::open(KeyspaceOptions {
+                db_path: config.db_path(),
+                binlog_path: config.binlog_path(),
+                databases: 2,
+                slots: 1,
+                engine: EngineOptions { write_buffer_size: 4 << 20, ..EngineOptions::default() },
+                binlog_file_size: Box::new(|| 4 << 20),
+                term: 1,
+                leading_from: Some(1),
+            })
+            .unwrap(),
+        );
+        Node { config, keyspace }
+    }
+
+    /// Values that do not compress.
+    fn write(&self, keys: std::ops::Range<u32>, value_len: usize) {
+        let mut tx = self.keyspace.transaction();
+        for key in keys {
+            let name = Bytes::from(format!("key-{key}"));
+            let value: Vec<u8> = (0..value_len.div_ceil(8)).flat_map(|_| rand::random::<u64>().to_le_bytes()).collect();
+            let _ = tx.lock([(0, name.as_ref())].into_iter(), true);
+            tx.set(0, &name, value.into(), None, 1).unwrap();
+            if tx.size().0 > 1 << 20 {
+                tx.commit().unwrap();
+            }
+        }
+        tx.commit().unwrap();
+    }
+
+    fn slot(&self) -> &Arc<Slot> {
+        &self.keyspace.db(0).slots()[0]
+    }
+
+    fn untouched_slot(&self) -> &Arc<Slot> {
+        &self.keyspace.db(1).slots()[0]
+    }
+
+    fn source(&self) -> Arc<SnapshotSource> {
+        Arc::new(SnapshotSource::new(self.config.dump_path().join("sync"), self.config.clone()))
+    }
+}
+
+async fn serve(node: &Node, source: &Arc<SnapshotSource>) -> Master {
+    serve_with(RsyncService::new(node.keyspace.clone(), source.clone(), Arc::new(OneToken)).into_server()).await
+}
+
+async fn serve_with<S: Rsync>(service: RsyncServer<S>) -> Master {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let router = Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_frame_size(1 << 20)
+        .add_service(service);
+    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .connect_lazy();
+    Master { channel, token: TOKEN.into(), name: address.to_string() }
+}
+
+fn wait_ready(source: &SnapshotSource, slot: &Slot) -> Arc<Snapshot> {
+    let began = Instant::now();
+    loop {
+        match source.get(slot) {
+            SnapshotState::Ready(snapshot) => return snapshot,
+            SnapshotState::Making if began.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn folders(dir: &Path) -> usize {
+    std::fs::read_dir(dir).map_or(0, |entries| entries.count())
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn eight_readers_share_a_snapshot_until_the_last_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(dir.path());
+    node.write(0..1000, 100);
+    let leftover = node.config.dump_path().join("sync/db0-0-old");
+    std::fs::create_dir_all(&leftover).unwrap();
+    let source = node.source();
+    assert!(!leftover.exists());
+    let (slot, dump) = (node.slot(), node.config.dump_path().join("sync"));
+    let readers: Vec<String> = (0..8).map(|n| format!("10.0.0.{n}:9221")).collect();
+    assert!(matches!(source.get(slot), SnapshotState::None));
+    readers.iter().for_each(|r| source.prepare(slot, r));
+    let first = wait_ready(&source, slot);
+    assert_eq!(folders(&dump), 1);
+    assert_eq!(first.info().applied.position, slot.position());
+    // Another binlog file is no reason for another snapshot.
+    node.write(1000..3000, 4000);
+    assert!(slot.position().filenum > first.info().applied.position.filenum);
+    assert_eq!(slot.safe_to_purge_below(), 0);
+    source.prepare(slot, &readers[0]);
+    assert_eq!(wait_ready(&source, slot).uuid(), first.uuid());
+    // A position whose file is gone is.
+    let log = slot.store().as_ref().unwrap().log_dir().to_path_buf();
+    std::fs::remove_file(crate::binlog::file_path(&log, first.info().applied.position.filenum)).unwrap();
+    source.prepare(slot, &readers[1]);
+    let second = wait_ready(&source, slot);
+    assert_ne!(second.uuid(), first.uuid());
+    // The first lives as long as somebody holds it.
+    assert_eq!(folders(&dump), 2);
+    drop(first);
+    wait_for("the replaced snapshot goes", || folders(&dump) == 1);
+    let (last, others) = readers.split_last().unwrap();
+    others.iter().for_each(|r| source.release(slot, r));
+    assert!(matches!(source.get(slot), SnapshotState::Ready(_)));
+    // Too young, then in use, then not.
+    source.sweep();
+    node.config.set(&[("snapshot-ttl", "1")]).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    source.sweep();
+    assert!(matches!(source.get(slot), SnapshotState::Ready(_)));
+    drop(second);
+    source.release(slot, last);
+    assert!(matches!(source.get(slot), SnapshotState::None));
+    wait_for("a snapshot without readers goes", || folders(&dump) == 0);
+    source.prepare(slot, last);
+    drop(wait_ready(&source, slot));
+    std::thread::sleep(Duration::from_millis(1100));
+    source.sweep();
+    assert!(matches!(source.get(slot), SnapshotState::None));
+    wait_for("an unused snapshot goes", || folders(&dump) == 0);
+    wait_for("its pin goes", || slot.safe_to_purge_below() == slot.flushed_filenum());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_transfer_is_resumed() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
+    master.write(0..6000, 4000);
+    let source = master.source();
+    let from = serve(&master, &source).await;
+    source.prepare(master.slot(), "127.0.0.1:9321");
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    let progress = Arc::new(Progress::default());
+    replica.config.set(&[("throttle-bytes-per-second", "20M")]).unwrap();
+    let transfer = receiver.receive(&from, replica.slot(), &progress);
+    let interrupted = tokio::time::timeout(Duration::from_millis(700), transfer).await;
+    assert!(interrupted.is_err(), "{interrupted:?}");
+    let at = progress.now();
+    assert!(at.bytes_done > 2 << 20 && at.bytes_done < at.bytes_total, "{at:?}");
+    // Another process goes on.
+    replica.config.set(&[("throttle-bytes-per-second", "0")]).unwrap();
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    let again = Arc::new(Progress::default());
+    // The aborted transfer may write one more message of each stream.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let received = receiver.receive(&from, replica.slot(), &again).await.unwrap();
+    assert!(received.bytes_fetched + at.bytes_done <= at.bytes_total + (4 << 20), "{received:?} after {at:?}");
+    assert!(received.bytes_fetched < at.bytes_total, "{received:?}");
+    let now = again.now();
+    assert_eq!((now.files_done, now.bytes_done), (now.files_total, now.bytes_total));
+    assert_eq!(received.applied.position, master.slot().position());
+
+    replica.keyspace.install(replica.slot(), received.data.as_deref(), received.applied).unwrap();
+    assert_eq!(replica.keyspace.digest(2).unwrap(), master.keyspace.digest(2).unwrap());
+    assert_eq!(replica.slot().position(), master.slot().position());
+    discard(&replica.config, replica.slot()).unwrap();
+    assert_eq!(folders(&replica.config.db_sync_path().join("db0")), 0);
+    source.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_snapshot_keeps_what_is_the_same() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
+    master.write(0..3000, 4000);
+    let source = master.source();
+    let from = serve(&master, &source).await;
+    source.prepare(master.slot(), "127.0.0.1:9321");
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    let progress = Arc::new(Progress::default());
+    let first = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
+    source.release(master.slot(), "127.0.0.1:9321");
+    let refused = receiver.receive(&from, replica.slot(), &progress).await;
+    assert!(matches!(refused, Err(ReceiveError::Refused { .. })), "{refused:?}");
+    master.write(3000..3010, 100);
+    source.prepare(master.slot(), "127.0.0.1:9321");
+    // A damaged file is found out and fetched anew.
+    let data = first.data.unwrap();
+    let damaged = std::fs::read_dir(&data)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|x| x == "sst"));
+    let damaged = damaged.unwrap();
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&damaged, &bytes).unwrap();
+    let second = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
+    assert!(second.applied.position.index > first.applied.position.index);
+    assert!(second.bytes_fetched < first.bytes_fetched, "{second:?}");
+    assert!(second.bytes_fetched >= bytes.len() as u64, "{second:?}");
+    replica.keyspace.install(replica.slot(), second.data.as_deref(), second.applied).unwrap();
+    assert_eq!(replica.keyspace.digest(2).unwrap(), master.keyspace.digest(2).unwrap());
+    source.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untouched_slot_is_synced_without_data() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
+    let source = master.source();
+    let from = serve(&master, &source).await;
+    source.prepare(master.untouched_slot(), "127.0.0.1:9321");
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    let received = receiver.receive(&from, replica.untouched_slot(), &Arc::default()).await.unwrap();
+    assert_eq!((received.data, received.applied), (None, NEVER_WRITTEN));
+    assert_eq!(NEVER_WRITTEN.position, Position::START);
+    source.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_gives_only_what_is_listed_and_only_with_a_token() {
+    let a = tempfile::tempdir().unwrap();
+    let master = Node::new(a.path());
+    master.write(0..500, 1000);
+    let source = master.source();
+    let from = serve(&master, &source).await;
+    let mut client = RsyncClient::new(from.channel.clone());
+    let request = |token: &str, file: Option<(&str, u64, u64)>, uuid: Option<&str>| RsyncRequest {
+        r#type: if file.is_some() { Type::KRsyncFile } else { Type::KRsyncMeta }.into(),
+        reader_index: 0,
+        db_name: "db0".into(),
+        slot_id: 0,
+        file_req: file.map(|(name, offset, count)| FileRequest { filename: name.into(), count, offset }),
+        token: Some(token.into()),
+        snapshot_uuid: uuid.map(Into::into),
+    };
+    let status = client.meta(request("wrong", None, None)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    let reply = client.meta(request(TOKEN, None, None)).await.unwrap().into_inner();
+    assert!(reply.code() == StatusCode::KErr && reply.retry == Some(false), "{reply:?}");
+    let unknown = RsyncRequest { slot_id: 7, ..request(TOKEN, None, None) };
+    assert_eq!(client.meta(unknown).await.unwrap().into_inner().code(), StatusCode::KErr);
+    source.prepare(master.slot(), "127.0.0.1:9321");
+    let snapshot = wait_ready(&source, master.slot());
+    let reply = client.meta(request(TOKEN, None, None)).await.unwrap().into_inner();
+    let listing = Listing::from_reply(reply.snapshot_uuid, &reply.meta_resp.unwrap()).unwrap();
+    assert_eq!(&listing, snapshot.listing());
+    for name in ["../../db0/0/CURRENT", "/etc/passwd", "LISTING", "", "data"] {
+        let mut stream = client.file(request(TOKEN, Some((name, 0, 0)), None)).await.unwrap().into_inner();
+        let reply = stream.message().await.unwrap().unwrap();
+        assert!(reply.code() == StatusCode::KErr && reply.file_resp.is_none(), "{name}");
+    }
+    let mut stream = client.file(request(TOKEN, Some(("CURRENT", 0, 0)), Some("old"))).await.unwrap().into_inner();
+    let reply = stream.message().await.unwrap().unwrap();
+    assert!(reply.code() == StatusCode::KErr && reply.snapshot_uuid == snapshot.uuid(), "{reply:?}");
+    // A piece from the middle, and the rest.
+    let text = snapshot.info().encode();
+    for (count, expected) in [(5, &text[3..8]), (0, &text[3..])] {
+        let mut stream = client.file(request(TOKEN, Some(("info", 3, count)), None)).await.unwrap().into_inner();
+        let part = stream.message().await.unwrap().unwrap().file_resp.unwrap();
+        assert_eq!((&part.data[..], part.eof != 0), (expected.as_bytes(), count == 0));
+        assert_eq!(part.checksum, Checksum::of(&part.data).to_string());
+        assert!(stream.message().await.unwrap().is_none());
+    }
+    // A file that was exchanged for a link is not followed.
+    let file = listing.file("CURRENT").unwrap();
+    let path = snapshot.path_of(file);
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    let mut stream = client.file(request(TOKEN, Some(("CURRENT", 0, 0)), None)).await.unwrap().into_inner();
+    assert!(stream.message().await.is_err());
+    source.stop();
+}
+
+/// A master that lists one file beside `info` and sends `sent` for every file.
+struct Liar {
+    name: &'static str,
+    contents: &'static [u8],
+    sent: &'static [u8],
+}
+
+#[tonic::async_trait]
+impl Rsync for Liar {
+    async fn meta(&self, _: Request<RsyncRequest>) -> Result<Response<RsyncResponse>, Status> {
+        let file = |name: &str| proto::FileInfo {
+            filename: name.into(),
+            size: self.contents.len() as u64,
+            checksum: Checksum::of(self.contents).to_string(),
+        };
+        let meta_resp = Some(proto::MetaResponse { filenames: vec![], files: vec![file("info"), file(self.name)] });
+        let code = StatusCode::KOk.into();
+        Ok(Response::new(RsyncResponse { code, snapshot_uuid: "lie".into(), meta_resp, ..Default::default() }))
+    }
+
+    type FileStream = tokio_stream::Once<Result<RsyncResponse, Status>>;
+
+    async fn file(&self, request: Request<RsyncRequest>) -> Result<Response<Self::FileStream>, Status> {
+        let wanted = request.into_inner().file_req.unwrap();
+        let part = FileResponse {
+            eof: 1,
+            count: self.sent.len() as u64,
+            offset: wanted.offset,
+            data: self.sent.into(),
+            checksum: Checksum::of(self.sent).to_string(),
+            filename: wanted.filename,
+        };
+        let code = StatusCode::KOk.into();
+        let reply = RsyncResponse { code, snapshot_uuid: "lie".into(), file_resp: Some(part), ..Default::default() };
+        Ok(Response::new(tokio_stream::once(Ok(reply))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_master_sends_is_not_believed() {
+    let b = tempfile::tempdir().unwrap();
+    let replica = Node::new(b.path());
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    let receive = async |name, contents, sent| {
+        let from = serve_with(RsyncServer::new(Liar { name, contents, sent })).await;
+        receiver.receive(&from, replica.slot(), &Arc::default()).await.unwrap_err()
+    };
+    let error = receive("../escaped", b"x", b"x").await;
+    assert!(matches!(error, ReceiveError::BadListing { source: BadListing::Name(_), .. }), "{error}");
+    // Every message is right in itself, but the file is not the one that was listed.
+    let error = receive("CURRENT", b"right", b"wrong").await;
+    assert!(error.to_string().contains("wrong checksum"), "{error}");
+    assert!(!replica.config.db_sync_path().join("db0/0/data/CURRENT").exists());
+    // Verified, but no info file.
+    let error = receive("CURRENT", b"right", b"right").await;
+    assert!(matches!(error, ReceiveError::BadInfo { source: BadInfo::Header, .. }), "{error}");
+    assert_eq!(replica.slot().position(), Position::START);
+}
+
+#[test]
+fn a_save_can_be_restored_by_hand() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = Node::new(a.path());
+    node.write(0..2000, 100);
+    let bgsave = Bgsave::new(node.config.dump_path());
+    bgsave.start(node.keyspace.clone(), Origin::of(&node.config)).unwrap();
+    wait_for("the save ends", || !bgsave.in_progress());
+    let mut info = String::new();
+    bgsave.info(&mut info);
+    let path = info.lines().find_map(|l| l.strip_prefix("bgsave_path:")).unwrap_or_else(|| panic!("{info}"));
+    let saved = Path::new(path).join("db0/0");
+    assert!(!Path::new(path).join("db1").exists());
+    let text = std::fs::read_to_string(saved.join("info")).unwrap();
+    assert_eq!(Info::parse(&text).unwrap().applied.position, node.slot().position());
+    // As docs/snapshots.md says.
+    let (db, log) = (b.path().join("db/db0/0"), b.path().join("binlog/db0/0/log-000001"));
+    std::fs::create_dir_all(&db).unwrap();
+    std::fs::create_dir_all(log).unwrap();
+    std::fs::rename(saved.join("data"), db.join("engine-000001")).unwrap();
+    std::fs::write(db.join("CURRENT"), "haypile slot 1\nengine : 1\nbinlog : 1\n").unwrap();
+    let restored = Node::new(b.path());
+    assert_eq!(restored.keyspace.digest(2).unwrap(), node.keyspace.digest(2).unwrap());
+    restored.write(0..10, 100);
+    assert_eq!(restored.slot().fault(), None);
+    assert!(restored.slot().position().index > node.slot().position().index);
+}
+
+/// How fast a large snapshot is received: `--ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn speed() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
+    master.write(0..150_000, 4000);
+    let source = master.source();
+    let from = serve(&master, &source).await;
+    source.prepare(master.slot(), "127.0.0.1:9321");
+    wait_ready(&source, master.slot());
+    let receiver = Arc::new(Receiver::new(replica.config.clone()));
+    for _ in 0..3 {
+        let received = receiver.receive(&from, replica.slot(), &Arc::default()).await.unwrap();
+        let rate = received.bytes_fetched as f64 / received.elapsed.as_secs_f64() / 1e6;
+        tracing::info!(rate, "MB/s");
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{received:?}: {rate:.0} MB/s\n")).unwrap();
+        discard(&replica.config, replica.slot()).unwrap();
+    }
+    source.stop();
+}

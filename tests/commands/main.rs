@@ -1,0 +1,11 @@
+//! Commands against the original: the same requests go to a haypile and to a redis-server, and the replies
+//! must be the same to the byte.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod duel;
+mod keys;
+mod random;
+mod scan;
+mod string;

@@ -1,0 +1,18 @@
+//! Master and replica: full sync, partial sync, chains and failover, refusals.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod failover;
+mod full_sync;
+mod info;
+mod partial_sync;
+mod refusals;
+
+use common::NodeOptions;
+
+/// Two databases of two slots: as good as the default's 64 slots for what these tests look
+/// at, and quicker.
+fn small() -> NodeOptions {
+    NodeOptions::new().set("databases", 2).set("slot-num", 2)
+}

@@ -1,0 +1,12 @@
+//! One server: how it starts and stops, what it keeps through a crash, how it speaks RESP,
+//! what it does with data across slots and databases.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admin;
+mod daemon;
+mod data;
+mod durability;
+mod protocol;
+mod refused;
