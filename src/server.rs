@@ -173,6 +173,8 @@ impl Server {
         };
         field("binlog_unflushed_bytes", self.keyspace.unflushed());
         field("block_cache_used_bytes", self.keyspace.block_cache_usage() as u64);
+        field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
+        field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);
         field("slots_read_only", faults as u64);
         for slot in self.keyspace.all_slots() {
             if let Some(reason) = slot.fault() {
@@ -240,6 +242,7 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
             },
             max_background_jobs: i32::try_from(config.max_background_jobs()).unwrap_or(i32::MAX),
         },
+        cache: config.cache(),
         binlog_file_size: Box::new(move || for_size.binlog_file_size()),
         term: node.term,
         leading_from: node.leading_from,

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, error::lossy};
+use super::{Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, error::lossy};
 use crate::{
     config::SyncMode,
     keyspace::{self, Locked, Transaction},
@@ -173,7 +173,7 @@ impl<'a> Pipeline<'a> {
         if !self.client.authenticated() && !spec.flags.has(Flags::NO_AUTH) && self.must_authenticate() {
             return self.refuse(Some(command), &CommandError::Static("NOAUTH Authentication required."));
         }
-        if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && server.config.slave_read_only() {
+        if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !self.may_write_apart(spec, args) {
             let readonly = CommandError::Static("READONLY You can't write against a read only replica.");
             return self.refuse(Some(command), &readonly);
         }
@@ -183,6 +183,17 @@ impl<'a> Pipeline<'a> {
         }
         self.execute(command, args);
         if self.client.is_closing() { Outcome::Close } else { Outcome::Next }
+    }
+
+    /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
+    /// taken out of replication. The log of the others is the master's, and no client's to write.
+    fn may_write_apart(&self, spec: &Spec, args: &[Bytes]) -> bool {
+        if self.server.config.slave_read_only() {
+            return false;
+        }
+        let mut keys = Vec::new();
+        spec.keys.collect(self.client.db(), args, &mut keys);
+        !keys.is_empty() && keys.iter().all(|key| self.server.replication.is_detached(key.db))
     }
 
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool.

@@ -16,7 +16,7 @@ pub static SCAN: &[Spec] = &[
     Spec {
         name: "keys",
         arity: 2,
-        flags: WHOLE_DATABASE,
+        flags: WHOLE_DATABASE.and(Flags::DANGEROUS),
         keys: Keys::None,
         group: Group::Generic,
         since: "1.0.0",

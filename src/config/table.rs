@@ -201,7 +201,7 @@ settings! {
     masterauth: Arc<str> = "masterauth", Kind::Secret, "", AtOnce,
         "The master's requirepass.";
     slave_read_only: bool = "slave-read-only" | "replica-read-only", Kind::Bool, "yes", AtOnce,
-        "Whether a replica refuses writes of clients.";
+        "Whether a replica refuses writes also to databases taken out of replication (`dbslaveof dbN no one`).";
     slave_priority: u32 = "slave-priority" | "replica-priority", Kind::Integer { min: 0, max: LARGE }, "100", AtOnce,
         "How Sentinel ranks this replica for promotion: the lowest first, 0 never.";
     announce_ip: Arc<str> = "announce-ip" | "slave-announce-ip" | "replica-announce-ip", Kind::Text, "", AtOnce,

@@ -4,6 +4,7 @@
 //! commits them ([`slot`]): log, engine, then visible. Replicas ([`replay`]) and recovery ([`recovery`])
 //! apply the same effects. What is on disk, and how it is replaced: [`store`].
 
+mod cache;
 pub mod effect;
 mod error;
 mod housekeeping;
@@ -27,6 +28,7 @@ use crossbeam_channel::Receiver;
 
 use crate::binlog::Position;
 use crate::engine::{self, Applied};
+use cache::EntryCache;
 use locks::KeyLocks;
 use slot::SlotEnv;
 use store::Layout;
@@ -52,6 +54,8 @@ pub struct KeyspaceOptions {
     pub databases: usize,
     pub slots: usize,
     pub engine: engine::EngineOptions,
+    /// Bytes of the cache of hot entries; 0 = none.
+    pub cache: usize,
     /// Bytes; asked each time.
     pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The node's term.
@@ -106,6 +110,7 @@ impl Keyspace {
             binlog_file_size: options.binlog_file_size,
             flush_requests: flush_tx,
             unflushed_total: AtomicU64::new(0),
+            cache: EntryCache::new(options.cache),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
         let database = |index: usize| {
@@ -179,6 +184,11 @@ impl Keyspace {
     /// Bytes of the block cache in use.
     pub fn block_cache_usage(&self) -> usize {
         self.env.engine.block_cache_usage()
+    }
+
+    /// Bytes and entries of the cache of hot entries.
+    pub fn cache_usage(&self) -> (u64, usize) {
+        self.env.cache.usage()
     }
 
     /// Bytes of log that no engine has flushed: what a recovery now would replay.

@@ -12,12 +12,20 @@ use crate::engine::{Batch, Engine, Entry};
 /// The last state of each changed key. Reads fall through to the slot.
 pub(super) struct Overlay<'s> {
     slot: &'s Slot,
+    /// Whether the stripes of the keys are held, so that the cache may be used.
+    locked: bool,
     entries: HashMap<Bytes, Option<Entry>, FixedState>,
 }
 
 impl<'s> Overlay<'s> {
-    pub fn new(slot: &'s Slot) -> Overlay<'s> {
-        Overlay { slot, entries: HashMap::with_hasher(FixedState::default()) }
+    /// For keys whose stripes are held exclusively.
+    pub fn locked(slot: &'s Slot) -> Overlay<'s> {
+        Overlay { slot, locked: true, entries: HashMap::with_hasher(FixedState::default()) }
+    }
+
+    /// For a slot that nobody else uses yet.
+    pub fn alone(slot: &'s Slot) -> Overlay<'s> {
+        Overlay { slot, locked: false, entries: HashMap::with_hasher(FixedState::default()) }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -37,6 +45,18 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
+    /// The engine has made the changes.
+    pub fn committed(&self) {
+        for (key, entry) in &self.entries {
+            self.slot.changed(key, entry.as_ref());
+        }
+    }
+
+    /// Whether the engine has made the changes is not known.
+    pub fn uncertain(&self) {
+        self.entries.keys().for_each(|key| self.slot.uncertain(key));
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }
@@ -46,7 +66,8 @@ impl State for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
             Some(entry) => Ok(entry.clone()),
-            None => self.slot.get(key),
+            None if self.locked => self.slot.get(key),
+            None => self.slot.get_from_engine(key),
         }
     }
 

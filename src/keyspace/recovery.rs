@@ -200,7 +200,7 @@ struct Replay<'s> {
 
 impl<'s> Replay<'s> {
     fn new(slot: &'s Slot, store: Arc<Store>, applied: Applied) -> Replay<'s> {
-        Replay { overlay: Overlay::new(slot), store, applied, bytes: 0 }
+        Replay { overlay: Overlay::alone(slot), store, applied, bytes: 0 }
     }
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Error> {

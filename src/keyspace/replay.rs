@@ -58,11 +58,17 @@ impl Keyspace {
             stripes.sort_unstable();
             stripes.dedup();
             let _held: Vec<_> = stripes.into_iter().map(|s| self.locks.lock(s, true)).collect();
-            let mut overlay = Overlay::new(slot);
+            let mut overlay = Overlay::locked(slot);
             for (time, effect) in &group.effects {
                 effect.apply(&mut overlay, *time)?;
             }
-            slot.commit_run(bytes, group.position, overlay.batch(&store.engine)?, group.time)?;
+            let batch = overlay.batch(&store.engine)?;
+            let committed = slot.commit_run(bytes, group.position, batch, group.time);
+            match &committed {
+                Ok(()) => overlay.committed(),
+                Err(_) => overlay.uncertain(),
+            }
+            committed?;
         }
         Ok(())
     }

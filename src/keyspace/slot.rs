@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::Error;
+use super::cache::{CacheId, EntryCache};
 use super::effect::Effect;
 use super::store::{Current, Layout, move_dir};
 use crate::binlog::{self, Draft, Participant, Position, SyncHandle, Writer};
@@ -38,6 +39,7 @@ pub struct SlotEnv {
     pub flush_requests: crossbeam_channel::Sender<(usize, usize)>,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
+    pub(super) cache: EntryCache,
 }
 
 /// An open slot's generations.
@@ -101,6 +103,8 @@ pub struct Slot {
     layout: Layout,
     /// `None` until the first write: such a slot has no file open and no folder.
     store: ArcSwapOption<Store>,
+    /// Under which the slot's entries are cached.
+    cache_id: CacheId,
     commit: Mutex<Committer>,
     /// Of the committer's writer; changes with it.
     sync: ArcSwapOption<SyncHandle>,
@@ -136,6 +140,7 @@ impl Slot {
         Slot {
             db,
             number,
+            cache_id: env.cache.new_id(),
             env,
             layout,
             store: ArcSwapOption::empty(),
@@ -205,12 +210,32 @@ impl Slot {
         self.unflushed.load(Ordering::Relaxed)
     }
 
-    /// The entry of a key, expired or not.
+    /// The entry of a key, expired or not. The key's stripe must be held.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        if let Some(known) = self.env.cache.get(&self.cache_id, key) {
+            return Ok(known);
+        }
+        let entry = self.get_from_engine(key)?;
+        self.env.cache.fill(&self.cache_id, key, entry.as_ref());
+        Ok(entry)
+    }
+
+    /// [`Slot::get`] past the cache: for recovery, which holds no stripes.
+    pub(super) fn get_from_engine(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.get(key)?),
             None => Ok(None),
         }
+    }
+
+    /// The engine holds a new entry of the key, whose stripe is held exclusively.
+    pub(super) fn changed(&self, key: &[u8], entry: Option<&Entry>) {
+        self.env.cache.changed(&self.cache_id, key, entry);
+    }
+
+    /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
+    pub(super) fn uncertain(&self, key: &[u8]) {
+        self.env.cache.forget(&self.cache_id, key);
     }
 
     /// The store, created now if this is the slot's first write.
@@ -374,6 +399,7 @@ impl Slot {
                     current,
                     log_dir: store.log_dir.clone(),
                 })));
+                self.env.cache.renew(&self.cache_id);
                 self.engine_flushed_to(end, self.unflushed());
                 self.publish(end);
                 retire(store, false);
@@ -456,6 +482,7 @@ impl Slot {
         let mut c = self.commit.lock();
         self.layout.set_current(current)?;
         self.store.store(Some(store));
+        self.env.cache.renew(&self.cache_id);
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time: applied.time };
         self.engine_flushed_to(applied.position, self.unflushed());

@@ -73,12 +73,9 @@ impl<'k> Transaction<'k> {
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
-    /// Ends the command before it. May wait for other clients' commands, but only while nothing is pending. A database that is not there is
-    /// passed over: the command will say so.
+    /// Ends the command before it. May wait for other clients' commands, but only while nothing is pending.
     pub fn lock<'a>(&mut self, keys: impl Iterator<Item = (usize, &'a [u8])> + Clone, exclusive: bool) -> Locked {
         self.end_command();
-        let databases = self.keyspace.databases();
-        let keys = keys.filter(move |(db, _)| *db < databases);
         self.command_spans = exclusive && self.spans_slots(keys.clone());
         if exclusive && self.pending() && (self.command_spans || self.group_spans) {
             return Locked::CommitFirst;
@@ -186,7 +183,7 @@ impl<'k> Transaction<'k> {
         let at = match self.parts.iter().position(|p| p.is_of(slot)) {
             Some(at) => at,
             None => {
-                self.parts.push(Part { overlay: Overlay::new(slot), drafts: Vec::new(), draft_open: false });
+                self.parts.push(Part { overlay: Overlay::locked(slot), drafts: Vec::new(), draft_open: false });
                 self.parts.len() - 1
             }
         };
@@ -222,29 +219,46 @@ impl<'k> Transaction<'k> {
         if self.parts.is_empty() {
             return Ok(());
         }
-        let mut writes = Vec::with_capacity(self.parts.len());
-        for part in self.parts.drain(..) {
+        let mut parts = std::mem::take(&mut self.parts);
+        let result = self.commit_writes(&mut parts);
+        for part in &parts {
+            match result {
+                Ok(()) => part.overlay.committed(),
+                Err(_) => part.overlay.uncertain(),
+            }
+        }
+        result
+    }
+
+    fn commit_writes(&mut self, parts: &mut [Part<'k>]) -> Result<(), Error> {
+        let mut writes = Vec::with_capacity(parts.len());
+        for part in parts {
             let slot = part.overlay.slot();
             let batch = part.overlay.batch(&slot.store_for_writing()?.engine)?;
-            writes.push((slot, SlotWrite { drafts: part.drafts, batch }));
+            writes.push((slot, SlotWrite { drafts: std::mem::take(&mut part.drafts), batch }));
         }
-        if !self.group_spans || writes.len() == 1 {
-            let mut result = Ok(());
-            for (slot, write) in writes {
-                match slot.commit(write) {
-                    Ok(end) => note_undurable(&mut self.undurable, slot, end.index),
-                    Err(e) => result = Err(e),
-                }
+        if self.group_spans && writes.len() > 1 {
+            writes.sort_unstable_by_key(|(slot, _)| (slot.db(), slot.number()));
+            let slots: Vec<&'k Slot> = writes.iter().map(|(slot, _)| *slot).collect();
+            let ends = Slot::commit_multi(writes)?;
+            slots.into_iter().zip(ends).for_each(|(slot, end)| self.note_undurable(slot, end.index));
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for (slot, write) in writes {
+            match slot.commit(write) {
+                Ok(end) => self.note_undurable(slot, end.index),
+                Err(e) => result = Err(e),
             }
-            return result;
         }
-        writes.sort_unstable_by_key(|(slot, _)| (slot.db(), slot.number()));
-        let slots: Vec<&'k Slot> = writes.iter().map(|(slot, _)| *slot).collect();
-        let ends = Slot::commit_multi(writes)?;
-        for (slot, end) in slots.into_iter().zip(ends) {
-            note_undurable(&mut self.undurable, slot, end.index);
+        result
+    }
+
+    fn note_undurable(&mut self, slot: &'k Slot, index: u64) {
+        match self.undurable.iter_mut().find(|(s, _)| std::ptr::eq(*s, slot)) {
+            Some((_, last)) => *last = (*last).max(index),
+            None => self.undurable.push((slot, index)),
         }
-        Ok(())
     }
 
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.
@@ -253,12 +267,5 @@ impl<'k> Transaction<'k> {
             slot.sync_to(index)?;
         }
         Ok(())
-    }
-}
-
-fn note_undurable<'k>(undurable: &mut Vec<(&'k Slot, u64)>, slot: &'k Slot, index: u64) {
-    match undurable.iter_mut().find(|(s, _)| std::ptr::eq(*s, slot)) {
-        Some((_, last)) => *last = (*last).max(index),
-        None => undurable.push((slot, index)),
     }
 }

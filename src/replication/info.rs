@@ -56,6 +56,11 @@ impl Manager {
             self.slave_info(out, host, *port);
         }
         self.master_info(out);
+        {
+            let side = self.replica.lock();
+            line!(out, "slave_full_syncs:{}", side.full_syncs);
+            line!(out, "slave_partial_syncs:{}", side.partial_syncs);
+        }
         let role_bits = u8::from(node.master.is_some()) | u8::from(self.replicas.with(|r| !r.is_empty())) << 1;
         line!(out, "role_bits:{role_bits}");
         line!(out, "master_replid:{}", node.replication_id);
@@ -124,8 +129,6 @@ impl Manager {
         if let Some(reason) = trouble(&side) {
             line!(out, "master_link_error:{}", reason.replace(['\r', '\n'], " "));
         }
-        line!(out, "slave_full_syncs:{}", side.full_syncs);
-        line!(out, "slave_partial_syncs:{}", side.partial_syncs);
         let states: String = side.slots.iter().map(|s| format!("({}:{})", s.slot, s.state.name())).collect();
         line!(out, "db_repl_state:{states}");
         let tails: String =

@@ -213,6 +213,11 @@ impl Manager {
         Ok(())
     }
 
+    /// Whether the database was taken out of replication.
+    pub fn is_detached(&self, db: usize) -> bool {
+        self.node.lock().detached.contains(&db)
+    }
+
     fn any_slot_in_error(&self) -> bool {
         self.replica.lock().slots.iter().any(|s| s.state == machine::SlotState::Error)
     }

@@ -254,18 +254,22 @@ async fn work(attempt: Arc<Attempt>, index: i32) -> Result<(), Failure> {
             continue;
         }
         let _turn = receiver.readers.enter(|| receiver.config.max_rsync_parallel_num()).await;
-        fetch(&attempt, index, file).await?;
+        // What an earlier transfer left may be damaged, by a power cut say; what has just come from the master should not be.
+        if !fetch(&attempt, index, &file).await? && !fetch(&attempt, index, &file).await? {
+            return Err(Failure::Restart(format!("{}: came whole, but with a wrong checksum", file.name)));
+        }
     }
 }
 
-/// Fetches the missing bytes of a file. It is whole, verified and durable when this returns.
-async fn fetch(attempt: &Attempt, index: i32, file: FileEntry) -> Result<(), Failure> {
+/// Fetches the missing bytes of a file. It is whole, verified and durable when this returns true, and gone, because it was damaged, when
+/// false.
+async fn fetch(attempt: &Attempt, index: i32, file: &FileEntry) -> Result<bool, Failure> {
     let (parts, incoming) = mpsc::channel(WRITE_BEHIND);
     let (opened, is_open) = oneshot::channel();
     let writer = Writing { transfer: attempt.transfer.clone(), file: file.clone(), _alive: attempt.alive.clone() };
     let writer = spawn_blocking(move || writer.run(opened, incoming));
     let pumped = match is_open.await {
-        Ok(present) if present < file.size => pump(attempt, index, &file, present, parts).await,
+        Ok(present) if present < file.size => pump(attempt, index, file, present, parts).await,
         // Nothing is missing, or the writer has failed and says why.
         _ => {
             drop(parts);
@@ -277,7 +281,7 @@ async fn fetch(attempt: &Attempt, index: i32, file: FileEntry) -> Result<(), Fai
     match (pumped, written) {
         (_, Err(fatal @ Failure::Fatal(_))) => Err(fatal),
         (Err(e), _) | (Ok(()), Err(e)) => Err(e),
-        (Ok(()), Ok(())) => Ok(()),
+        (Ok(()), Ok(whole)) => Ok(whole),
     }
 }
 
@@ -342,8 +346,8 @@ struct Writing {
 }
 
 impl Writing {
-    /// Opens the file, says by `opened` how much of it is there, and appends what comes.
-    fn run(self, opened: oneshot::Sender<u64>, mut parts: mpsc::Receiver<FileResponse>) -> Result<(), Failure> {
+    /// Opens the file, says by `opened` how much of it is there, and appends what comes. Returns what [`fetch`] does.
+    fn run(self, opened: oneshot::Sender<u64>, mut parts: mpsc::Receiver<FileResponse>) -> Result<bool, Failure> {
         let Writing { transfer, file, .. } = &self;
         let path = transfer.folder.path_of(file);
         let local = |e| transfer.local(FolderError::at(&path)(e));
@@ -371,11 +375,13 @@ impl Writing {
         }
         if Checksum::of_hasher(&partial.hasher) != file.checksum {
             fs::remove_file(&path).map_err(local)?;
-            return Err(Failure::Restart(format!("{}: whole, but with a wrong checksum; fetching it anew", file.name)));
+            transfer.progress.lost(file.size);
+            tracing::warn!(slot = transfer.slot, "{} is whole, but has a wrong checksum: removed", path.display());
+            return Ok(false);
         }
         partial.file.sync_all().map_err(local)?;
         transfer.verified.lock().insert(file.name.clone(), file.clone());
         transfer.progress.file_done();
-        Ok(())
+        Ok(true)
     }
 }

@@ -87,6 +87,11 @@ impl Progress {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that were there turned out to be damaged.
+    pub(super) fn lost(&self, bytes: u64) {
+        self.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn file_done(&self) {
         self.files_done.fetch_add(1, Ordering::Relaxed);
     }

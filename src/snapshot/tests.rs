@@ -45,6 +45,7 @@ impl Node {
                 binlog_path: config.binlog_path(),
                 databases: 2,
                 slots: 1,
+                cache: 0,
                 engine: EngineOptions { write_buffer_size: 4 << 20, ..EngineOptions::default() },
                 binlog_file_size: Box::new(|| 4 << 20),
                 term: 1,
@@ -93,13 +94,13 @@ async fn serve_with<S: Rsync>(service: RsyncServer<S>) -> Master {
     let router = Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_frame_size(1 << 20)
         .add_service(service);
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = Endpoint::from_shared(format!("http://{address}"))
         .unwrap()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
+        .max_frame_size(MESSAGE_LEN as u32)
         .connect_lazy();
     Master { channel, token: TOKEN.into(), name: address.to_string() }
 }
@@ -194,11 +195,17 @@ async fn an_interrupted_transfer_is_resumed() {
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     replica.config.set(&[("throttle-bytes-per-second", "20M")]).unwrap();
-    let transfer = receiver.receive(&from, replica.slot(), &progress);
-    let interrupted = tokio::time::timeout(Duration::from_millis(700), transfer).await;
-    assert!(interrupted.is_err(), "{interrupted:?}");
+    let enough = async {
+        while progress.now().bytes_done < 4 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        received = receiver.receive(&from, replica.slot(), &progress) => panic!("{received:?}"),
+        () = enough => {}
+    }
     let at = progress.now();
-    assert!(at.bytes_done > 2 << 20 && at.bytes_done < at.bytes_total, "{at:?}");
+    assert!(at.bytes_total > 20 << 20 && at.bytes_done < at.bytes_total / 2, "{at:?}");
     // Another process goes on.
     replica.config.set(&[("throttle-bytes-per-second", "0")]).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
@@ -376,7 +383,6 @@ async fn what_a_master_sends_is_not_believed() {
     // Every message is right in itself, but the file is not the one that was listed.
     let error = receive("CURRENT", b"right", b"wrong").await;
     assert!(error.to_string().contains("wrong checksum"), "{error}");
-    assert!(!replica.config.db_sync_path().join("db0/0/data/CURRENT").exists());
     // Verified, but no info file.
     let error = receive("CURRENT", b"right", b"right").await;
     assert!(matches!(error, ReceiveError::BadInfo { source: BadInfo::Header, .. }), "{error}");

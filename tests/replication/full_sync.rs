@@ -109,25 +109,27 @@ fn several_replicas_at_once() {
 /// SIGKILL of the replica in the middle: it goes on where it was.
 #[test]
 fn the_replica_dies_in_the_middle() {
+    // HTTP/2's window lets a master send up to 16 MiB that the throttled replica has not taken yet, and that a crash
+    // loses: the data must be much more.
+    const ALL: u64 = 2 * DATA;
     let mut rng = rng();
     let master = filled_master(&mut rng);
+    fill(&master, 0, "more:", VALUES, VALUE, &mut rng);
     let link = Link::to(&master);
-    let mut replica = slow_replica();
+    let mut replica = small().set("throttle-bytes-per-second", "12M").start();
     replica.slaveof(link.port());
-    wait_middle(&link);
+    wait_for("the middle of the transfer", DEADLINE, || link.snapshot_bytes() > ALL * 5 / 8);
     replica.kill9();
     let first = link.snapshot_bytes();
-    assert!(first < DATA, "the transfer was over: {first} of {DATA} bytes");
+    assert!(!leftovers(&replica).is_empty(), "the transfer was over: {first} of {ALL} bytes");
 
     replica.set_option("throttle-bytes-per-second", 0);
     replica.start_again();
     wait_synced(&master, &replica);
     let all = link.snapshot_bytes();
-    let again = all.saturating_sub(DATA);
+    let again = all.saturating_sub(ALL);
     println!("{first} bytes before the crash, {} after, {again} of them again", all - first);
-    // Fetched again: what was under way in a few parallel chunks, and the listings.
-    assert!(again < DATA / 3, "{again} of {DATA} bytes were fetched again");
-    assert!(again < first, "everything was fetched again");
+    assert!(again < ALL / 3, "{again} of {ALL} bytes were fetched again");
     assert!(leftovers(&replica).is_empty(), "received files stay behind: {:?}", leftovers(&replica));
 }
 

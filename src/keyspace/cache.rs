@@ -1,0 +1,191 @@
+//! The cache of hot entries in front of the engines. Hot path.
+//!
+//! Never the truth: turning it off changes speed only. The invariant that keeps it so: an entry is put in by a reader only while
+//! it holds the key's stripe, and changed by a committer only while it holds the stripe exclusively and after the engine has the
+//! new entry. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
+//! whole it takes a new id, and what is cached under the old one is never found again.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{Equivalent, OptionsBuilder, Weighter};
+
+use crate::engine::Entry;
+
+/// Larger values are left to the engine's block cache.
+const MAX_VALUE: usize = 4 << 10;
+/// What an entry costs beside the bytes of key and value.
+const OVERHEAD: u64 = 160;
+/// Room that is reserved for the index at first, in entries: one for so many bytes of cache.
+const BYTES_PER_ITEM: usize = 1024;
+
+/// Which data of which slot: new whenever a slot's data are replaced.
+#[derive(Debug)]
+pub(super) struct CacheId(AtomicU32);
+
+impl CacheId {
+    fn get(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    id: u32,
+    key: Bytes,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        KeyRef { id: self.id, key: &self.key }.hash(state);
+    }
+}
+
+#[derive(Hash)]
+struct KeyRef<'a> {
+    id: u32,
+    key: &'a [u8],
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, other: &Key) -> bool {
+        self.id == other.id && self.key == other.key
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Key, Option<Entry>> for ByBytes {
+    fn weight(&self, key: &Key, entry: &Option<Entry>) -> u64 {
+        OVERHEAD + key.key.len() as u64 + entry.as_ref().map_or(0, |e| e.value.len() as u64)
+    }
+}
+
+type Entries = Cache<Key, Option<Entry>, ByBytes, FixedState, DefaultLifecycle<Key, Option<Entry>>>;
+
+/// See the module. `None` stands for a key that does not exist.
+pub(super) struct EntryCache {
+    cache: Option<Entries>,
+    last_id: AtomicU32,
+}
+
+impl EntryCache {
+    /// Holds up to about `bytes`; 0 = nothing at all.
+    pub fn new(bytes: usize) -> EntryCache {
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(bytes / BYTES_PER_ITEM)
+            .weight_capacity(bytes as u64)
+            .build()
+            .ok()
+            .filter(|_| bytes > 0);
+        let cache =
+            options.map(|o| Cache::with_options(o, ByBytes, FixedState::default(), DefaultLifecycle::default()));
+        EntryCache { cache, last_id: AtomicU32::new(0) }
+    }
+
+    /// An id that was never used.
+    pub fn new_id(&self) -> CacheId {
+        CacheId(AtomicU32::new(self.next_id()))
+    }
+
+    /// Makes all that is cached under `id` unreachable. The whole slot must be locked.
+    pub fn renew(&self, id: &CacheId) {
+        id.0.store(self.next_id(), Ordering::Release);
+    }
+
+    fn next_id(&self) -> u32 {
+        self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// The entry of a key; `None` when it is not known here. The key's stripe must be held.
+    pub fn get(&self, id: &CacheId, key: &[u8]) -> Option<Option<Entry>> {
+        self.cache.as_ref()?.get(&KeyRef { id: id.get(), key })
+    }
+
+    /// Keeps what was read from the engine while the key's stripe was held.
+    pub fn fill(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
+        let Some(cache) = &self.cache else { return };
+        if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
+            // A copy: the bytes at hand may be a small part of a large buffer.
+            let key = Key { id: id.get(), key: Bytes::copy_from_slice(key) };
+            cache.insert(key, entry.map(compact));
+        }
+    }
+
+    /// The engine holds a new entry of the key, whose stripe is held exclusively. What nobody has read lately is not brought in.
+    pub fn changed(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
+        let Some(cache) = &self.cache else { return };
+        let known = KeyRef { id: id.get(), key };
+        if !cache.contains_key(&known) {
+            return;
+        }
+        if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
+            self.fill(id, key, entry);
+        } else {
+            cache.remove(&known);
+        }
+    }
+
+    /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
+    pub fn forget(&self, id: &CacheId, key: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.remove(&KeyRef { id: id.get(), key });
+        }
+    }
+
+    /// Bytes in use, entries.
+    pub fn usage(&self) -> (u64, usize) {
+        self.cache.as_ref().map_or((0, 0), |c| (c.weight(), c.len()))
+    }
+}
+
+fn compact(entry: &Entry) -> Entry {
+    Entry { value: Bytes::copy_from_slice(&entry.value), ..entry.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(value: &str) -> Entry {
+        Entry::string(Bytes::copy_from_slice(value.as_bytes()), None)
+    }
+
+    #[test]
+    fn knows_what_was_read_and_follows_changes() {
+        let cache = EntryCache::new(1 << 20);
+        let (one, two) = (cache.new_id(), cache.new_id());
+        cache.changed(&one, b"k", Some(&entry("unread")));
+        assert_eq!(cache.get(&one, b"k"), None);
+        cache.fill(&one, b"k", Some(&entry("a")));
+        cache.fill(&one, b"missing", None);
+        assert_eq!(cache.get(&one, b"k"), Some(Some(entry("a"))));
+        assert_eq!(cache.get(&one, b"missing"), Some(None));
+        assert_eq!(cache.get(&two, b"k"), None);
+        cache.changed(&one, b"k", Some(&entry("b")));
+        assert_eq!(cache.get(&one, b"k"), Some(Some(entry("b"))));
+        cache.changed(&one, b"k", Some(&entry(&"x".repeat(MAX_VALUE + 1))));
+        assert_eq!(cache.get(&one, b"k"), None);
+        cache.fill(&one, b"k", Some(&entry("c")));
+        cache.renew(&one);
+        assert_eq!(cache.get(&one, b"k"), None);
+    }
+
+    #[test]
+    fn off_knows_nothing_and_a_full_one_stays_in_bounds() {
+        let off = EntryCache::new(0);
+        let id = off.new_id();
+        off.fill(&id, b"k", None);
+        assert_eq!(off.get(&id, b"k"), None);
+        let small = EntryCache::new(100_000);
+        let id = small.new_id();
+        for n in 0..10_000 {
+            small.fill(&id, format!("key{n}").as_bytes(), Some(&entry("value")));
+        }
+        assert!(small.usage().0 <= 100_000);
+    }
+}
