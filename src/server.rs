@@ -147,6 +147,7 @@ impl Server {
     fn close(&self) {
         let began = Instant::now();
         self.replication.stop();
+        self.bgsave.stop();
         if let Some(mut housekeeping) = self.housekeeping.lock().take() {
             housekeeping.stop();
         }

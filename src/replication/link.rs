@@ -27,6 +27,8 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 windows (PROTOCOL: the default would cap a stream at 64 KiB a round trip).
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The receiver's word decides how large the sender's frames are: room for a message of snapshot data or of records.
+const MAX_FRAME: u32 = 256 << 10;
 
 /// A master that answered MetaSync.
 #[derive(Clone, Debug)]
@@ -118,6 +120,7 @@ fn endpoint(host: &str, port: u16) -> Result<Endpoint, tonic::transport::Error> 
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .http2_keep_alive_interval(SILENCE / 4)
         .keep_alive_timeout(SILENCE / 2)
         .keep_alive_while_idle(true))

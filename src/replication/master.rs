@@ -101,11 +101,15 @@ impl Replicas {
         self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Forgets replicas that are silent, with all that is kept for them. Returns their addresses.
-    pub fn drop_silent(&self) -> Vec<String> {
+    /// Forgets replicas that are silent, with all that is kept for them. One that takes a snapshot may be silent for
+    /// `while_receiving`: checking and installing what it fetched needs nothing of us. Returns their addresses.
+    pub fn drop_silent(&self, while_receiving: Duration) -> Vec<String> {
         let mut nodes = self.nodes.lock();
-        let (silent, live): (Vec<_>, Vec<_>) =
-            nodes.drain(..).partition(|r| r.streams == 0 && r.heard.elapsed() > SILENCE);
+        let is_silent = |r: &Replica| {
+            let receives = r.slots.values().any(|s| s.stage == Stage::DbSync);
+            r.streams == 0 && r.heard.elapsed() > if receives { SILENCE.max(while_receiving) } else { SILENCE }
+        };
+        let (silent, live): (Vec<_>, Vec<_>) = nodes.drain(..).partition(is_silent);
         *nodes = live;
         silent.iter().map(Replica::address).collect()
     }

@@ -416,25 +416,3 @@ fn a_save_can_be_restored_by_hand() {
     assert_eq!(restored.slot().fault(), None);
     assert!(restored.slot().position().index > node.slot().position().index);
 }
-
-/// How fast a large snapshot is received: `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn speed() {
-    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
-    master.write(0..150_000, 4000);
-    let source = master.source();
-    let from = serve(&master, &source).await;
-    source.prepare(master.slot(), "127.0.0.1:9321");
-    wait_ready(&source, master.slot());
-    let receiver = Arc::new(Receiver::new(replica.config.clone()));
-    for _ in 0..3 {
-        let received = receiver.receive(&from, replica.slot(), &Arc::default()).await.unwrap();
-        let rate = received.bytes_fetched as f64 / received.elapsed.as_secs_f64() / 1e6;
-        tracing::info!(rate, "MB/s");
-        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{received:?}: {rate:.0} MB/s\n")).unwrap();
-        discard(&replica.config, replica.slot()).unwrap();
-    }
-    source.stop();
-}
