@@ -38,6 +38,8 @@ pub enum StartError {
     #[error(transparent)]
     NodeState(#[from] replication::NodeStateError),
     #[error(transparent)]
+    Replication(#[from] replication::ManagerError),
+    #[error(transparent)]
     Keyspace(#[from] keyspace::Error),
     #[error("a start task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -87,8 +89,7 @@ impl Server {
         let keyspace = Arc::new(tokio::task::spawn_blocking(move || Keyspace::open(options)).await??);
         let housekeeping = Housekeeping::start(&keyspace, housekeeping_options(&config))
             .map_err(|source| StartError::Io { path: config.dir(), source })?;
-        let replication = replication::Manager::start(config.clone(), keyspace.clone(), node, run_id.clone(), peers)
-            .map_err(|source| StartError::Io { path: config.dir(), source })?;
+        let replication = replication::Manager::start(config.clone(), keyspace.clone(), node, run_id.clone(), peers)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             addresses = ?listener.addrs(),
@@ -226,7 +227,7 @@ fn lock_folder(config: &Config) -> Result<Flock<File>, StartError> {
 }
 
 fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
-    let for_size = config.clone();
+    let (for_size, for_sync) = (config.clone(), config.clone());
     KeyspaceOptions {
         db_path: config.db_path(),
         binlog_path: config.binlog_path(),
@@ -245,6 +246,7 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
         },
         cache: config.cache(),
         binlog_file_size: Box::new(move || for_size.binlog_file_size()),
+        sync_always: Box::new(move || for_sync.sync() == SyncMode::Always),
         term: node.term,
         leading_from: node.leading_from,
     }

@@ -20,6 +20,9 @@ pub enum Error {
     /// The log does not reach back to, or up to, the position asked for.
     #[error("{path}: file {filenum} offset {offset} is not in this log")]
     NotInLog { path: PathBuf, filenum: u32, offset: u64 },
+    /// One command would write more than a record can hold.
+    #[error("a write of {bytes} bytes is too large for one record (1 GiB)")]
+    TooLarge { bytes: usize },
     /// An earlier write failed and could not be undone.
     #[error("the binlog is closed for writing: {0}")]
     Broken(String),

@@ -53,6 +53,16 @@ pub fn list_files(dir: &Path) -> Result<BTreeMap<u32, FileInfo>, Error> {
     Ok(files)
 }
 
+/// Whether any file of the log in `dir` holds bytes of a record. A file whose creation was cut short holds none.
+pub fn holds_records(dir: &Path) -> Result<bool, Error> {
+    for (filenum, file) in list_files(dir)? {
+        if file.size > FILE_HEADER_LEN && file.size > open_file(dir, filenum)?.1.offset {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The header of a file whose first record comes after `start` (file number and offset being this file's).
 pub(super) fn encode_header(start: &Position) -> [u8; FILE_HEADER_LEN as usize] {
     let mut h = [0; FILE_HEADER_LEN as usize];

@@ -25,7 +25,7 @@ mod recovery;
 mod writer;
 
 pub use error::Error;
-pub use file::{FILE_HEADER_LEN, FileInfo, file_path, list_files, parse_file_name};
+pub use file::{FILE_HEADER_LEN, FileInfo, file_path, holds_records, list_files, parse_file_name};
 pub use position::Position;
 pub use reader::{Chunk, ChunkReader, RecordStream, locate};
 pub use record::{

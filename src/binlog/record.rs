@@ -230,6 +230,10 @@ impl<'a> EffectsIter<'a> {
             return Some(false);
         }
         let argc = take_varint(&mut self.rest)?;
+        // Each argument takes a byte at least.
+        if argc > self.rest.len() as u64 {
+            return None;
+        }
         for _ in 0..argc {
             let len = usize::try_from(take_varint(&mut self.rest)?).ok()?;
             let (arg, rest) = self.rest.split_at_checked(len)?;

@@ -36,8 +36,8 @@ pub struct TornTail {
 
 /// Replays the log in `dir` from `from`, the engine's position, to its end.
 ///
-/// Nothing is changed on disk but for a last file without a whole header, which a crash in the middle of a roll
-/// leaves and which is removed. [`super::Writer::resume`] with the tail cuts the torn bytes off.
+/// Nothing is changed on disk but for a last file without a record, which a crash in the middle of a roll or a failed
+/// roll leaves and which is removed. [`super::Writer::resume`] with the tail cuts the torn bytes off.
 /// [`Error::NotInLog`] when the log ends before `from` (a power cut took records that the engine already
 /// held), [`Error::Corrupt`] when a bad record has good ones behind it.
 pub fn recover<E: From<Error>>(
@@ -48,15 +48,20 @@ pub fn recover<E: From<Error>>(
     let mut files: Vec<u32> = list_files(dir)?.into_keys().filter(|&n| n >= from.filenum).collect();
     if let Some(&last) = files.last()
         && last > from.filenum
-        && is_headless(dir, last)?
+        && holds_nothing(dir, last)?
     {
         let path = file_path(dir, last);
         fs::remove_file(&path).map_err(Error::io(&path))?;
         files.pop();
     }
     let not_in_log = || Error::NotInLog { path: dir.to_path_buf(), filenum: from.filenum, offset: from.offset };
-    if files.first() != Some(&from.filenum) {
-        return Err(not_in_log().into());
+    match files.first() {
+        None => return Err(not_in_log().into()),
+        Some(&first) if first != from.filenum => {
+            let why = format!("the log begins with file {first}, after the engine's position in file {}", from.filenum);
+            return Err(Error::Format { path: dir.to_path_buf(), why }.into());
+        }
+        Some(_) => {}
     }
     let mut found = Recovered { tail: from, records: 0, bytes: 0, torn: None };
     for (nth, &filenum) in files.iter().enumerate() {
@@ -97,10 +102,10 @@ pub fn recover<E: From<Error>>(
     Ok(found)
 }
 
-/// Whether the file is shorter than a header: its creation was interrupted.
-fn is_headless(dir: &Path, filenum: u32) -> Result<bool, Error> {
+/// Whether the file ends with its header, or before: nothing was written to it yet.
+fn holds_nothing(dir: &Path, filenum: u32) -> Result<bool, Error> {
     let path = file_path(dir, filenum);
-    Ok(fs::metadata(&path).map_err(Error::io(&path))?.len() < FILE_HEADER_LEN)
+    Ok(fs::metadata(&path).map_err(Error::io(&path))?.len() <= FILE_HEADER_LEN)
 }
 
 fn read_from(path: &Path, offset: u64) -> Result<Vec<u8>, Error> {
@@ -203,9 +208,12 @@ mod tests {
     fn a_roll_cut_short_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let positions = write(dir.path(), 5, 1 << 20);
-        fs::write(file_path(dir.path(), 1), [0; 10]).unwrap();
-        assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[4]);
-        assert!(!file_path(dir.path(), 1).exists());
+        let stale = super::super::file::encode_header(&Position { filenum: 1, offset: FILE_HEADER_LEN, ..positions[2] });
+        for left in [&[0; 10][..], &stale[..]] {
+            fs::write(file_path(dir.path(), 1), left).unwrap();
+            assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[4]);
+            assert!(!file_path(dir.path(), 1).exists());
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::file::{FILE_HEADER_LEN, encode_header, file_path};
-use super::{Draft, Error, Position};
+use super::{Draft, Error, MAX_BODY_LEN, Position};
 use crate::fsutil::sync_dir;
 
 /// Buffer kept between groups; a larger group's memory is given back.
@@ -45,8 +45,10 @@ impl Writer {
         let path = file_path(dir, tail.filenum);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
         if file.metadata().map_err(Error::io(&path))?.len() > tail.offset {
-            file.set_len(tail.offset).and_then(|()| file.sync_all()).map_err(Error::io(&path))?;
+            file.set_len(tail.offset).map_err(Error::io(&path))?;
         }
+        // What a killed process left may be in the page cache only; from here on it counts as durable.
+        file.sync_all().map_err(Error::io(&path))?;
         Ok(Writer::new(dir, file, tail, max_file_size))
     }
 
@@ -81,6 +83,10 @@ impl Writer {
         buf.clear();
         let mut end = self.tail;
         for draft in drafts {
+            if draft.encoded_len() > MAX_BODY_LEN as usize {
+                self.buf = buf;
+                return Err(Error::TooLarge { bytes: draft.encoded_len() });
+            }
             draft.encode(term.max(end.term), &mut end, &mut buf);
         }
         let result = self.append_encoded(&buf, end);
@@ -155,7 +161,14 @@ impl Writer {
 
     /// Goes on in a new file that begins at `start`.
     fn roll(&mut self, start: Position) -> Result<(), Error> {
-        let file = Arc::new(create_file(&self.dir, &start)?);
+        // First the finished file: a power cut must not leave the next one without its end.
+        self.file.sync_data().map_err(Error::io(&self.path))?;
+        let file = create_file(&self.dir, &start).inspect_err(|_| {
+            // A file left here would contradict what is appended to the present one. Should it stay, it holds no record, and
+            // recovery passes over it.
+            let _ = fs::remove_file(file_path(&self.dir, start.filenum));
+        })?;
+        let file = Arc::new(file);
         self.sync.rolled(file.clone());
         self.path = file_path(&self.dir, start.filenum);
         self.file = file;
@@ -194,6 +207,8 @@ pub struct SyncHandle {
     syncing: Mutex<()>,
     appended: AtomicU64,
     durable: AtomicU64,
+    /// A sync has failed: the kernel tells so once, and may have dropped what was to be written.
+    failed: AtomicBool,
 }
 
 impl SyncHandle {
@@ -203,6 +218,7 @@ impl SyncHandle {
             syncing: Mutex::new(()),
             appended: AtomicU64::new(durable),
             durable: AtomicU64::new(durable),
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -236,11 +252,14 @@ impl SyncHandle {
         if self.durable.load(Ordering::Acquire) >= index {
             return Ok(());
         }
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync of this log failed"));
+        }
         // Read before the sync: all up to here has been written to one of `files`.
         let covered = self.appended.load(Ordering::Acquire);
         let files = self.files.lock().clone();
         for file in &files {
-            file.sync_data()?;
+            file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))?;
         }
         // All but the last are finished and now durable.
         self.files.lock().drain(..files.len() - 1);

@@ -6,7 +6,7 @@
 
 use std::{
     sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, error::lossy};
 use crate::{
     config::SyncMode,
-    keyspace::{self, Locked, Transaction},
+    keyspace::{self, Keyspace, Locked, Transaction},
     net::{
         Client, Reply,
         resp::{Limits, ProtocolError},
@@ -81,10 +81,9 @@ struct Clock {
 }
 
 impl Clock {
-    fn start() -> Self {
+    fn start(keyspace: &Keyspace) -> Self {
         let begin = Instant::now();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { begin, begin_unix_ms: since_1970.as_millis() as u64, last: begin }
+        Clock { begin, begin_unix_ms: keyspace.now(), last: begin }
     }
 
     /// Unix ms at the last lap.
@@ -133,7 +132,7 @@ impl<'a> Pipeline<'a> {
             tx: server.keyspace.transaction(),
             open: 0,
             awaits_sync: false,
-            clock: Clock::start(),
+            clock: Clock::start(&server.keyspace),
             calls: Calls::default(),
         }
     }

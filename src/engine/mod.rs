@@ -28,6 +28,8 @@ pub use options::{Compression, EngineOptions, Shared};
 const META: &str = "meta";
 /// What the slot knows about itself.
 const SYSTEM: &str = "default";
+/// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
+const NO_FLUSH: u64 = u64::MAX;
 const APPLIED_KEY: &[u8] = b"applied";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
@@ -156,13 +158,22 @@ impl Engine {
         self.db.write_opt(batch.into_inner(), &self.write_options).map_err(Error::rocksdb(&self.path))
     }
 
+    /// Begins to flush what has been written so far; later writes go to new memtables. [`Engine::flush`] waits for it.
+    pub fn begin_flush(&self) -> Result<(), Error> {
+        self.flush_memtables(false)
+    }
+
+    fn flush_memtables(&self, wait: bool) -> Result<(), Error> {
+        let families = [self.family(SYSTEM)?, self.family(META)?];
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        self.db.flush_cfs_opt(&families, &options).map_err(Error::rocksdb(&self.path))
+    }
+
     /// Makes all that was written before the call durable, and returns what that contains at least.
     pub fn flush(&self) -> Result<Applied, Error> {
         let applied = self.applied()?;
-        let families = [self.family(SYSTEM)?, self.family(META)?];
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        self.db.flush_cfs_opt(&families, &options).map_err(Error::rocksdb(&self.path))?;
+        self.flush_memtables(true)?;
         self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
         Ok(applied)
     }
@@ -203,10 +214,10 @@ impl Engine {
         Ok(low.zip(high))
     }
 
-    /// Hard-links the engine as it is now into the new folder `path`, flushed first.
+    /// Hard-links the engine as it is on disk, that is, as of the last flush, into the new folder `path`.
     pub fn checkpoint(&self, path: &Path) -> Result<(), Error> {
         let checkpoint = Checkpoint::new(&self.db).map_err(Error::rocksdb(&self.path))?;
-        checkpoint.create_checkpoint(path).map_err(Error::rocksdb(path))
+        checkpoint.create_checkpoint_with_log_size(path, NO_FLUSH).map_err(Error::rocksdb(path))
     }
 
     /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.

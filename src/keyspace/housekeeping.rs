@@ -72,8 +72,7 @@ impl Drop for Housekeeping {
 fn sync_loop(keyspace: &Keyspace, stopped: &Receiver<()>, every_second: &dyn Fn() -> bool) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SYNC_INTERVAL) {
         if every_second() {
-            // A slot whose sync fails has said so and is read-only.
-            keyspace.all_slots().for_each(|slot| drop(slot.sync_all()));
+            keyspace.sync_logs();
         }
     }
 }

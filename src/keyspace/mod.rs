@@ -19,8 +19,9 @@ mod store;
 mod transaction;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crc::{CRC_16_XMODEM, Crc};
@@ -44,6 +45,8 @@ pub use transaction::{Locked, Transaction};
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
 static CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+/// A clock that is behind by more is worth a word.
+const CLOCK_WARN_MS: u64 = 5_000;
 /// Flush requests that may wait; more are found by looking.
 const FLUSH_REQUESTS: usize = 1024;
 
@@ -58,6 +61,8 @@ pub struct KeyspaceOptions {
     pub cache: usize,
     /// Bytes; asked each time.
     pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether every write waits for stable storage; asked each time.
+    pub sync_always: Box<dyn Fn() -> bool + Send + Sync>,
     /// The node's term.
     pub term: u32,
     /// Records of this term and later were written by this node as a master.
@@ -108,9 +113,13 @@ impl Keyspace {
             engine: Arc::new(engine::Shared::new(options.engine)),
             term: AtomicU32::new(options.term),
             binlog_file_size: options.binlog_file_size,
+            sync_always: options.sync_always,
             flush_requests: flush_tx,
             unflushed_total: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
+            slots: OnceLock::new(),
+            newest_record: AtomicU64::new(0),
+            clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
         let database = |index: usize| {
@@ -123,6 +132,7 @@ impl Keyspace {
         let databases: Box<[Database]> = (0..options.databases).map(database).collect();
         let keyspace = Keyspace { databases, locks: KeyLocks::default(), env, flush_requests };
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
+        keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;
         let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
         keyspace.env.term.fetch_max(newest, Ordering::Relaxed);
@@ -166,6 +176,18 @@ impl Keyspace {
         Transaction::new(self)
     }
 
+    /// Unix time, ms, never before the records in the logs: a record's time does not fall when the machine's clock is set back, or
+    /// when this node takes over from one whose clock was ahead. So what had expired for one record has expired for all later ones,
+    /// and every node agrees on it.
+    pub fn now(&self) -> u64 {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let newest = self.env.newest_record.load(Ordering::Relaxed);
+        if newest > clock + CLOCK_WARN_MS && !self.env.clock_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(ms = newest - clock, "this machine's clock is behind the records in the logs: nothing expires until it has caught up");
+        }
+        clock.max(newest)
+    }
+
     /// The node's term.
     pub fn term(&self) -> u32 {
         self.env.term.load(Ordering::Relaxed)
@@ -196,23 +218,11 @@ impl Keyspace {
         self.env.unflushed_total.load(Ordering::Relaxed)
     }
 
-    /// Empties a database, or all (`None`), atomically for readers. One record a slot.
+    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash.
     pub fn flush_db(&self, db: Option<usize>, now: u64) -> Result<(), Error> {
-        let _all = self.locks.lock_all();
         let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
-        let slots: Vec<&Arc<Slot>> = chosen.flat_map(|d| d.slots.iter()).collect();
-        // Each slot waits for the disk a few times: let them wait together.
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = slots
-                .into_iter()
-                .filter(|slot| slot.store().is_some())
-                .map(|slot| scope.spawn(move || slot.flush_data(now)))
-                .collect();
-            threads.into_iter().try_for_each(|t| match t.join() {
-                Ok(result) => result.map(drop),
-                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
-            })
-        })
+        let slots: Vec<&Slot> = chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect();
+        Slot::flush_data(&slots, now, || self.locks.lock_all())
     }
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.
@@ -255,23 +265,22 @@ impl Keyspace {
         slot.install(received, applied, || self.locks.lock_all())
     }
 
-    /// Makes a slot's engine durable. First all logs: a part of a write over several slots must not be in an engine on disk
-    /// while another part could still be lost with its log.
+    /// Makes a slot's engine durable.
     pub(crate) fn flush_slot(&self, slot: &Slot) -> Result<(), Error> {
-        for other in self.all_slots() {
-            other.sync_all()?;
-        }
         slot.flush()
+    }
+
+    /// Makes all that is in the logs durable.
+    pub(crate) fn sync_logs(&self) {
+        self.env.sync_logs();
     }
 
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.
     pub fn flush_all_engines(&self) -> Result<(), Error> {
-        for slot in self.all_slots() {
-            slot.sync_all()?;
-        }
+        self.sync_logs();
         let slots: Vec<&Arc<Slot>> = self.all_slots().filter(|s| s.unflushed() > 0).collect();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = slots.into_iter().map(|slot| scope.spawn(move || slot.flush())).collect();
+            let threads: Vec<_> = slots.into_iter().map(|slot| scope.spawn(move || self.flush_slot(slot))).collect();
             threads.into_iter().try_for_each(|t| match t.join() {
                 Ok(result) => result,
                 Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),

@@ -46,12 +46,14 @@ struct Opening {
 pub(super) fn open_slots(slots: &[Arc<Slot>], leading_from: Option<u32>) -> Result<(), Error> {
     let next = Mutex::new(slots.iter());
     let opened = Mutex::new(Vec::new());
+    // How far each slot's log goes, also of those that are finished or closed already.
+    let ends = Mutex::new(HashMap::new());
     let work = || -> Result<(), Error> {
         loop {
             let Some(slot) = next.lock().next() else { return Ok(()) };
-            if let Some(opening) = read_slot(slot, leading_from)? {
-                opened.lock().push(opening);
-            }
+            let (end, opening) = read_slot(slot, leading_from)?;
+            ends.lock().insert(key_of(slot), end);
+            opened.lock().extend(opening);
         }
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -62,8 +64,8 @@ pub(super) fn open_slots(slots: &[Arc<Slot>], leading_from: Option<u32>) -> Resu
             Err(_) => Err(Error::BadEffect("a recovery thread panicked".into())),
         })
     })?;
-    let mut opened = opened.into_inner();
-    let limits = take_back_torn(&mut opened);
+    let opened = opened.into_inner();
+    let limits = take_back_torn(&opened, ends.into_inner());
     opened.into_iter().try_for_each(|opening| {
         let limit = limits.get(&key_of(&opening.slot)).copied();
         finish(opening, limit)
@@ -74,9 +76,13 @@ fn key_of(slot: &Slot) -> (u16, u16) {
     (slot.db() as u16, slot.number() as u16)
 }
 
-/// Opens a slot's engine and replays its log as far as no write over several slots is in doubt.
-fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<Option<Opening>, Error> {
-    let Some(current) = slot.layout().load_current()? else { return Ok(None) };
+/// The last index of a log that cannot tell: no write over several slots may be taken back because of it.
+const UNKNOWN_END: u64 = u64::MAX;
+
+/// Opens a slot's engine and replays its log as far as no write over several slots is in doubt. Returns the last index of its log,
+/// and what is left to be done, if anything.
+fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option<Opening>), Error> {
+    let Some(current) = slot.layout().load_current()? else { return Ok((0, None)) };
     let (engine, applied) = Engine::open(&slot.layout().engine_dir(current.engine), &slot.env().engine)?;
     let store = slot.set_store(engine, current);
     let mut replay = Replay::new(slot, store.clone(), applied);
@@ -94,16 +100,17 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<Option<Openi
     replay.write()?;
     let replayed = replay.applied;
     match result {
-        Ok(found) => Ok(Some(Opening { slot: slot.clone(), applied, replayed, multis, found })),
+        Ok(found) => Ok((found.tail.index, Some(Opening { slot: slot.clone(), applied, replayed, multis, found }))),
         Err(Error::Binlog(e)) => match &*e {
             binlog::Error::NotInLog { .. } => {
                 begin_new_log(slot, &store, current, replayed)?;
-                Ok(None)
+                Ok((replayed.position.index, None))
             }
             _ => {
                 // What is before the damage is there to be read; nothing may be built on it.
                 slot.close_for_writes(format!("the binlog cannot be replayed: {e}"));
-                Ok(None)
+                slot.publish(replayed.position);
+                Ok((UNKNOWN_END, None))
             }
         },
         Err(e) => Err(e),
@@ -132,8 +139,7 @@ fn begin_new_log(slot: &Slot, store: &Store, current: Current, applied: Applied)
 
 /// Finds the writes over several slots that not all of their slots have, and cuts the logs before them. Cutting one log may
 /// tear another write, hence the repetition. Returns the last index that each cut log keeps.
-fn take_back_torn(opened: &mut [Opening]) -> HashMap<(u16, u16), Position> {
-    let mut ends: HashMap<(u16, u16), u64> = opened.iter().map(|o| (key_of(&o.slot), o.found.tail.index)).collect();
+fn take_back_torn(opened: &[Opening], mut ends: HashMap<(u16, u16), u64>) -> HashMap<(u16, u16), Position> {
     let mut cuts = HashMap::new();
     loop {
         let mut changed = false;
@@ -171,10 +177,12 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
     if let Some(cut) = cut {
         tracing::warn!(slot = %slot, from = %cut, to = %found.tail,
             "taking back a write over several slots that a crash interrupted");
-        for filenum in cut.filenum + 1..=found.tail.filenum {
+        // From the last on: a crash in between leaves no gap.
+        for filenum in (cut.filenum + 1..=found.tail.filenum).rev() {
             let path = binlog::file_path(&log_dir, filenum);
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
+        crate::fsutil::sync_dir(&log_dir).map_err(Error::io(&log_dir))?;
         found.tail = cut;
     } else if let Some(torn) = &found.torn {
         tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,

@@ -48,8 +48,7 @@ impl Keyspace {
         for group in split(run, start_of(slot.position(), run, end)?, end)? {
             let bytes = &run[group.start..group.end];
             if group.is_flush() {
-                let _all = self.locks.lock_all();
-                slot.flush_data_run(bytes, group.position, group.time)?;
+                slot.flush_data_run(bytes, group.position, group.time, || self.locks.lock_all())?;
                 continue;
             }
             let store = slot.store_for_writing()?;

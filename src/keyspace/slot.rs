@@ -12,8 +12,9 @@
 //!    next recovery, not by guessing.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::{Mutex, MutexGuard};
@@ -23,7 +24,7 @@ use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::effect::Effect;
 use super::store::{Current, Layout, move_dir};
-use crate::binlog::{self, Draft, Participant, Position, SyncHandle, Writer};
+use crate::binlog::{Draft, Participant, Position, SyncHandle, Writer};
 use crate::engine::{self, Applied, Batch, Engine, Entry};
 
 /// What all slots of a server share.
@@ -33,6 +34,8 @@ pub struct SlotEnv {
     pub term: AtomicU32,
     /// Bytes; a binlog file that would grow beyond is followed by a new one. Changes with CONFIG SET.
     pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether every write waits for stable storage. Asked each time.
+    pub sync_always: Box<dyn Fn() -> bool + Send + Sync>,
     /// Bytes of log a slot may have that its engine has not flushed.
     pub flush_threshold: u64,
     /// Tells the flusher that a slot has more than that.
@@ -40,6 +43,19 @@ pub struct SlotEnv {
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
     pub(super) cache: EntryCache,
+    /// Time of the newest record in any log, ms.
+    pub(super) newest_record: AtomicU64,
+    pub(super) clock_warned: AtomicBool,
+    /// All slots, once they are there.
+    pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
+}
+
+impl SlotEnv {
+    /// Makes all that is in the logs durable. A slot whose log cannot be synced says so and takes no more writes.
+    pub(super) fn sync_logs(&self) {
+        let slots = self.slots.get().into_iter().flatten();
+        slots.filter_map(Weak::upgrade).for_each(|slot| drop(slot.sync_all()));
+    }
 }
 
 /// An open slot's generations.
@@ -114,7 +130,7 @@ pub struct Slot {
     fault: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     unflushed: AtomicU64,
-    /// Serializes flushes, checkpoints and swaps of the engine.
+    /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
     pub(super) maintenance: Mutex<()>,
     /// The first file the engine would need to be replayed from.
     flushed_filenum: AtomicU32,
@@ -261,23 +277,35 @@ impl Slot {
         }
     }
 
-    /// Makes the engine durable up to where it is now, and so shortens recovery. The caller has synced the logs.
+    /// Makes the engine durable up to where it is now, and so shortens recovery. First the logs of all slots: a part of a write
+    /// over several slots must not be in an engine on disk while another part could still be lost with its log.
     pub(super) fn flush(&self) -> Result<(), Error> {
         let _maintenance = self.maintenance.lock();
+        self.flush_in_maintenance()
+    }
+
+    fn flush_in_maintenance(&self) -> Result<(), Error> {
         let Some(store) = self.store.load_full() else { return Ok(()) };
-        let bytes = self.unflushed();
-        self.sync_all()?;
+        // Most of the work, while commits go on.
+        self.env.sync_logs();
+        let bytes = {
+            // Nothing is committed to this slot now: what the memtables hold is in logs that are synced next.
+            let _commit = self.commit.lock();
+            self.env.sync_logs();
+            store.engine.begin_flush()?;
+            self.unflushed()
+        };
         let applied = store.engine.flush()?;
         self.engine_flushed_to(applied.position, bytes);
         Ok(())
     }
 
-    /// Puts a copy of the engine, by hard links, into the new folder `dir`, and returns what it contains.
-    /// `None` for a slot that was never written.
+    /// Puts a copy of the engine as it is on disk, by hard links, into the new folder `dir`, and returns what it contains: all
+    /// that was committed before the call. `None` for a slot that was never written.
     pub fn checkpoint(&self, dir: &Path) -> Result<Option<Applied>, Error> {
         let _maintenance = self.maintenance.lock();
         let Some(store) = self.store.load_full() else { return Ok(None) };
-        self.sync_all()?;
+        self.flush_in_maintenance()?;
         store.engine.checkpoint(dir)?;
         Ok(Some(Engine::applied_in(dir)?))
     }
@@ -297,7 +325,10 @@ impl Slot {
         }
         let mut joined = std::mem::take(&mut *self.queue.lock());
         joined.retain(|w| !Arc::ptr_eq(w, &waiting));
-        let own = waiting.write.lock().take().unwrap_or_default();
+        let Some(own) = waiting.write.lock().take() else {
+            // Whoever took it did not come back.
+            return Err(self.close_for_writes("a commit was begun and not finished"));
+        };
         self.commit_group(&mut committer, own, &joined)
     }
 
@@ -332,41 +363,17 @@ impl Slot {
     /// commit locks of all are held until every log has its record, so a crash in between leaves it at
     /// the end of some of the logs, where recovery finds that others lack it and takes it back.
     pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>) -> Result<Vec<Position>, Error> {
-        let mut held: Vec<(&Slot, MutexGuard<'_, Committer>, SlotWrite)> =
-            parts.into_iter().map(|(slot, write)| (slot, slot.commit.lock(), write)).collect();
-        let mut participants = Vec::with_capacity(held.len());
-        for (slot, c, _) in &mut held {
-            let (_, writer) = slot.writable(c)?;
-            let index = writer.tail().index + 1;
-            participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
-        }
-        let mut ends = Vec::with_capacity(held.len());
-        for nth in 0..held.len() {
-            let (slot, c, write) = &mut held[nth];
-            write.drafts.iter_mut().for_each(|d| d.set_participants(&participants));
-            let (_, writer) = slot.writable(c)?;
-            let before = writer.tail();
-            match writer.append(write.drafts.iter(), slot.env.term.load(Ordering::Relaxed)) {
-                Ok(end) => ends.push((before, end)),
-                Err(e) => {
-                    for ((_, c, _), (before, _)) in held.iter_mut().zip(&ends) {
-                        if let Some(writer) = &mut c.writer {
-                            writer.take_back(*before);
-                        }
-                    }
-                    return Err(e.into());
-                }
-            }
-        }
+        let mut held = lock_commits(parts.into_iter());
+        let ends = append_multi(&mut held)?;
         // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
         let mut failed = None;
-        for ((slot, c, write), (_, end)) in held.iter_mut().zip(&ends) {
+        for ((slot, c, write), end) in held.iter_mut().zip(&ends) {
             let (bytes, time) = (write.bytes(), write.last_time());
             if let Err(e) = slot.apply(c, std::mem::take(&mut write.batch), *end, time, bytes) {
                 failed = Some(e);
             }
         }
-        failed.map_or(Ok(ends.into_iter().map(|(_, end)| end).collect()), Err)
+        failed.map_or(Ok(ends), Err)
     }
 
     /// Appends a run of records received from a master, ending at `end`, and applies `batch`, their effects.
@@ -377,52 +384,68 @@ impl Slot {
         self.apply(&mut c, batch, end, time, run.len() as u64)
     }
 
-    /// Empties the slot: logs `log` (the caller's append) and replaces the engine by an empty one. Readers of the old
-    /// one finish on it. All key locks must be held. Does nothing for a slot that was never written.
-    fn replace_by_empty(
-        &self,
-        log: impl FnOnce(&mut Writer) -> Result<Position, binlog::Error>,
-        time: u64,
-    ) -> Result<Option<Position>, Error> {
-        let _maintenance = self.maintenance.lock();
-        let mut c = self.commit.lock();
-        let (store, writer) = self.writable(&mut c)?;
-        let end = log(writer)?;
-        c.time = c.time.max(time);
-        let current = Current { engine: store.current.engine + 1, ..store.current };
-        let result = self.create_engine(current, Applied { position: end, time: c.time });
-        let result = result.and_then(|engine| self.layout.set_current(current).map(|()| engine));
-        match result {
-            Ok(engine) => {
-                self.store.store(Some(Arc::new(Store {
-                    engine: Arc::new(engine),
-                    current,
-                    log_dir: store.log_dir.clone(),
-                })));
-                self.env.cache.renew(&self.cache_id);
-                self.engine_flushed_to(end, self.unflushed());
-                self.publish(end);
-                retire(store, false);
-                Ok(Some(end))
+    /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
+    /// on them. `lock_all` takes the key locks, after the slots' maintenance locks as everywhere. Slots that were never written are left alone.
+    pub(super) fn flush_data<G>(slots: &[&Slot], time: u64, lock_all: impl FnOnce() -> G) -> Result<(), Error> {
+        let _maintenance: Vec<_> = slots.iter().map(|slot| slot.maintenance.lock()).collect();
+        let _all = lock_all();
+        let slots: Vec<&Slot> = slots.iter().copied().filter(|slot| slot.store.load().is_some()).collect();
+        let mut held = lock_commits(slots.iter().map(|slot| {
+            let mut draft = Draft::new(time);
+            Effect::Flush.encode(draft.effects());
+            (*slot, SlotWrite { drafts: vec![draft], batch: Batch::default() })
+        }));
+        let ends = append_multi(&mut held)?;
+        // Each slot waits for the disk a few times: let them wait together.
+        std::thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(held.len());
+            for ((slot, c, _), end) in held.iter_mut().zip(ends) {
+                let (slot, c) = (*slot, &mut **c);
+                threads.push(scope.spawn(move || slot.swap_for_empty(c, end, time)));
             }
-            Err(e) => Err(self.close_for_writes(e)),
-        }
+            let join = |t: std::thread::ScopedJoinHandle<'_, Result<(), Error>>| match t.join() {
+                Ok(result) => result,
+                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
+            };
+            // All of them are waited for, and the first error told.
+            threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
-    /// FLUSHDB of this slot, as a record of this node's.
-    pub(super) fn flush_data(&self, time: u64) -> Result<Option<Position>, Error> {
-        if self.store.load().is_none() {
-            return Ok(None);
-        }
-        let mut draft = Draft::new(time);
-        Effect::Flush.encode(draft.effects());
-        let term = self.env.term.load(Ordering::Relaxed);
-        self.replace_by_empty(|writer| writer.append([&draft].into_iter(), term), time)
+    /// FLUSHDB received from a master as the record `run` that ends at `end`. `lock_all` takes the key locks.
+    pub(super) fn flush_data_run<G>(
+        &self,
+        run: &[u8],
+        end: Position,
+        time: u64,
+        lock_all: impl FnOnce() -> G,
+    ) -> Result<(), Error> {
+        let _maintenance = self.maintenance.lock();
+        let _all = lock_all();
+        let mut c = self.commit.lock();
+        let (_, writer) = self.writable(&mut c)?;
+        writer.append_run(run, end)?;
+        self.swap_for_empty(&mut c, end, time)
     }
 
-    /// FLUSHDB received from a master as the record `run` that ends at `end`.
-    pub(super) fn flush_data_run(&self, run: &[u8], end: Position, time: u64) -> Result<(), Error> {
-        self.replace_by_empty(|writer| writer.append_run(run, end), time).map(|_| ())
+    /// The second half of a FLUSHDB whose record ends at `end`: an empty engine in the place of the present one.
+    fn swap_for_empty(&self, c: &mut Committer, end: Position, time: u64) -> Result<(), Error> {
+        c.time = c.time.max(time);
+        let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
+        let replaced = || {
+            let current = Current { engine: self.layout.unused()?.engine, ..store.current };
+            let engine = self.create_engine(current, Applied { position: end, time: c.time })?;
+            self.layout.set_current(current)?;
+            Ok((engine, current))
+        };
+        let (engine, current) = replaced()
+            .map_err(|e: Error| self.close_for_writes(format!("logged FLUSHDB, but the engine was not replaced: {e}")))?;
+        self.store.store(Some(Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() })));
+        self.env.cache.renew(&self.cache_id);
+        self.engine_flushed_to(end, self.unflushed());
+        self.publish(end);
+        retire(store, false);
+        Ok(())
     }
 
     /// FLUSHDB found in the log at recovery, where the engine has no readers yet.
@@ -430,7 +453,7 @@ impl Slot {
         let Some(store) = self.store.load_full() else {
             return Err(Error::BadEffect("flush of a slot without a store".into()));
         };
-        let current = Current { engine: store.current.engine + 1, ..store.current };
+        let current = Current { engine: self.layout.unused()?.engine, ..store.current };
         let engine = self.create_engine(current, applied)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
@@ -458,7 +481,7 @@ impl Slot {
         self.layout.create_dirs()?;
         let old = self.store.load_full();
         let current =
-            old.as_ref().map_or(Current::FIRST, |s| Current { engine: s.current.engine + 1, log: s.current.log + 1 });
+            self.layout.unused()?;
         let engine = match received {
             Some(folder) => {
                 let dir = self.layout.engine_dir(current.engine);
@@ -480,9 +503,10 @@ impl Slot {
 
         let all = all_locked();
         let mut c = self.commit.lock();
-        self.layout.set_current(current)?;
+        self.layout.set_current(current).map_err(|e| self.close_for_writes(e))?;
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
+        self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time: applied.time };
         self.engine_flushed_to(applied.position, self.unflushed());
@@ -499,6 +523,7 @@ impl Slot {
     pub(super) fn opened(&self, writer: Writer, time: u64, unflushed: u64, flushed_filenum: u32) {
         let mut c = self.commit.lock();
         let tail = writer.tail();
+        self.env.newest_record.fetch_max(time, Ordering::Relaxed);
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time };
         self.add_unflushed(unflushed);
@@ -547,7 +572,7 @@ impl Slot {
     /// The first write: folders, engine, log, and last the file that makes them valid.
     fn create_store(&self) -> Result<Writer, Error> {
         self.layout.create_dirs()?;
-        let current = Current::FIRST;
+        let current = self.layout.unused()?;
         let engine = self.create_engine(current, Applied { position: Position::START, time: 0 })?;
         let log_dir = self.layout.log_dir(current.log);
         let writer = Writer::create(&log_dir, Position::START, (self.env.binlog_file_size)())?;
@@ -560,6 +585,7 @@ impl Slot {
     /// The second half of every commit: the engine, then everybody may see it.
     fn apply(&self, c: &mut Committer, batch: Batch, end: Position, time: u64, bytes: u64) -> Result<(), Error> {
         c.time = c.time.max(time);
+        self.env.newest_record.fetch_max(time, Ordering::Relaxed);
         let store = self.store.load();
         let Some(store) = &*store else { return Err(self.close_for_writes("no store")) };
         if let Err(e) = store.engine.write(batch, Applied { position: end, time: c.time }) {
@@ -570,7 +596,7 @@ impl Slot {
         Ok(())
     }
 
-    fn publish(&self, position: Position) {
+    pub(super) fn publish(&self, position: Position) {
         let generation = self.store.load().as_ref().map_or(0, |s| s.current.log);
         self.published.send_replace(Published { position, generation });
     }
@@ -592,16 +618,73 @@ impl Slot {
     }
 }
 
-/// Lets go of a replaced generation: its folders go now, its readers finish on the open files.
+/// A slot whose commit lock is held, and what is to be committed.
+type HeldCommit<'s> = (&'s Slot, MutexGuard<'s, Committer>, SlotWrite);
+
+/// Takes the commit locks of slots that are in order.
+fn lock_commits<'s>(parts: impl Iterator<Item = (&'s Slot, SlotWrite)>) -> Vec<HeldCommit<'s>> {
+    parts.map(|(slot, write)| (slot, slot.commit.lock(), write)).collect()
+}
+
+/// Appends one record to each slot's log, to all of them or, when one fails, to none. The records name each other if they
+/// are several. Returns where they end.
+fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
+    let mut participants = Vec::with_capacity(held.len());
+    for (slot, c, _) in held.iter_mut() {
+        let (_, writer) = slot.writable(c)?;
+        let index = writer.tail().index + 1;
+        participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
+    }
+    let mut ends: Vec<(Position, Position)> = Vec::with_capacity(held.len());
+    for nth in 0..held.len() {
+        let (slot, c, write) = &mut held[nth];
+        if participants.len() > 1 {
+            write.drafts.iter_mut().for_each(|d| d.set_participants(&participants));
+        }
+        // Not `writable` again: whatever has closed the slot meanwhile, the logs before it have the record already.
+        let Some(writer) = &mut c.writer else { continue };
+        let before = writer.tail();
+        match writer.append(write.drafts.iter(), slot.env.term.load(Ordering::Relaxed)) {
+            Ok(end) => ends.push((before, end)),
+            Err(e) => {
+                for ((_, c, _), (before, _)) in held.iter_mut().zip(&ends) {
+                    if let Some(writer) = &mut c.writer {
+                        writer.take_back(*before);
+                    }
+                }
+                return Err(e.into());
+            }
+        }
+    }
+    if held.first().is_some_and(|(slot, ..)| (slot.env.sync_always)()) && held.len() > 1 {
+        // Before any other record can follow: one that is durable must not stand behind a write that a power cut tears.
+        for ((slot, ..), (_, end)) in held.iter().zip(&ends) {
+            slot.sync_to(end.index)?;
+        }
+    }
+    Ok(ends.into_iter().map(|(_, end)| end).collect())
+}
+
+/// How often a replaced generation is looked at for readers.
+const RETIRE_POLL: Duration = Duration::from_millis(50);
+
+/// Lets go of a replaced generation: its folders go when its last reader is done.
 fn retire(store: Arc<Store>, with_log: bool) {
-    std::thread::spawn(move || {
+    let wait = move || {
         store.engine.stop_background_work();
-        let mut dirs = vec![store.engine.path()];
-        dirs.extend(with_log.then_some(store.log_dir()));
+        while Arc::strong_count(&store) > 1 || Arc::strong_count(&store.engine) > 1 {
+            std::thread::sleep(RETIRE_POLL);
+        }
+        let mut dirs = vec![store.engine.path().to_path_buf()];
+        dirs.extend(with_log.then(|| store.log_dir.clone()));
+        drop(store);
         for dir in dirs {
-            if let Err(e) = crate::fsutil::remove_dir(dir) {
+            if let Err(e) = crate::fsutil::remove_dir(&dir) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }
-    });
+    };
+    if let Err(e) = std::thread::Builder::new().name("retire".into()).spawn(wait) {
+        tracing::warn!("no thread to remove a replaced engine: {e}; it goes at the next start");
+    }
 }

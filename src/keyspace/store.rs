@@ -39,11 +39,6 @@ pub(super) struct Current {
     pub log: u64,
 }
 
-impl Current {
-    /// The first generations of a slot.
-    pub const FIRST: Current = Current { engine: 1, log: 1 };
-}
-
 impl Layout {
     pub fn new(db_path: &Path, binlog_path: &Path, db: usize, slot: usize) -> Layout {
         let sub = format!("db{db}/{slot}");
@@ -56,6 +51,15 @@ impl Layout {
 
     pub fn log_dir(&self, generation: u64) -> PathBuf {
         self.logs.join(format!("{LOG_PREFIX}{generation:06}"))
+    }
+
+    /// Generations that no folder has, named by CURRENT or not.
+    pub fn unused(&self) -> Result<Current, Error> {
+        let after_last = |found: Vec<(PathBuf, u64)>| found.into_iter().map(|(_, n)| n).max().unwrap_or(0) + 1;
+        Ok(Current {
+            engine: after_last(generations(&self.data, ENGINE_PREFIX)?),
+            log: after_last(generations(&self.logs, LOG_PREFIX)?),
+        })
     }
 
     /// Creates the slot's folders, durably.
@@ -99,8 +103,7 @@ impl Layout {
     /// means that CURRENT was lost, and deleting what is there could delete the only copy.
     fn refuse_orphans(&self) -> Result<(), Error> {
         for (dir, _) in generations(&self.logs, LOG_PREFIX)? {
-            let files = binlog::list_files(&dir)?;
-            if files.values().any(|f| f.size > binlog::FILE_HEADER_LEN) {
+            if binlog::holds_records(&dir)? {
                 let why =
                     format!("is missing, but {} holds records; refusing to take the slot for empty", dir.display());
                 return Err(Error::damaged(&self.data.join(CURRENT), why));
@@ -171,6 +174,7 @@ pub(super) fn move_dir(from: &Path, to: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::binlog::{Draft, Position, Writer};
 
     #[test]
     fn leftovers_go_and_lost_data_is_refused() {
@@ -190,8 +194,15 @@ mod tests {
         assert_eq!(layout.load_current().unwrap(), Some(current));
         assert!(!layout.engine_dir(1).exists() && layout.engine_dir(2).exists() && layout.log_dir(1).exists());
 
-        fs::write(layout.log_dir(1).join("binlog.0000000000"), [0; 100]).unwrap();
+        // A log that was begun in the middle of a master's, and holds nothing yet: what the kill of a first full sync leaves.
         fs::remove_file(layout.data.join(CURRENT)).unwrap();
+        let start = Position { filenum: 7, offset: 5000, term: 1, index: 9, chain: 3 };
+        let mut writer = Writer::create(&layout.log_dir(2), start, u64::MAX).unwrap();
+        assert_eq!(layout.load_current().unwrap(), None);
+
+        let mut writer_again = Writer::create(&layout.log_dir(2), start, u64::MAX).unwrap();
+        std::mem::swap(&mut writer, &mut writer_again);
+        writer.append([&Draft::new(1)].into_iter(), 1).unwrap();
         assert!(layout.load_current().is_err());
         fs::write(layout.data.join(CURRENT), "haypile slot 2\n").unwrap();
         assert!(layout.load_current().is_err());

@@ -232,7 +232,8 @@ impl<'k> Transaction<'k> {
 
     fn commit_writes(&mut self, parts: &mut [Part<'k>]) -> Result<(), Error> {
         let mut writes = Vec::with_capacity(parts.len());
-        for part in parts {
+        // A part without a record is that of an effect that failed: it changes nothing and takes part in nothing.
+        for part in parts.iter_mut().filter(|p| !p.drafts.is_empty()) {
             let slot = part.overlay.slot();
             let batch = part.overlay.batch(&slot.store_for_writing()?.engine)?;
             writes.push((slot, SlotWrite { drafts: std::mem::take(&mut part.drafts), batch }));

@@ -70,6 +70,13 @@ pub(super) fn fine(slot: &Slot, from: Position) -> Result<Vec<Position>, binlog:
     }
 }
 
+/// The end of the last record before those of `term`; `None` if the log begins with them.
+pub(super) fn last_before(slot: &Slot, term: u32) -> Result<Option<Position>, binlog::Error> {
+    let Some(store) = slot.store().clone() else { return Ok(None) };
+    let all = sample(store.log_dir(), None, slot.position().index, 1)?;
+    Ok(all.into_iter().take_while(|p| p.term < term).last())
+}
+
 /// The last of `positions` (in log order) that `probe` finds the same, by bisection: records after a different one all differ.
 pub(super) async fn last_same<E, F: Future<Output = Result<Probe, E>>>(
     positions: &[Position],

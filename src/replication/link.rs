@@ -1,6 +1,7 @@
 //! The replica's calls to its master: MetaSync, TrySync, DBSync, and leaving.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub(super) struct Outcome {
     /// The master does not know us (any more).
     pub needs_meta: bool,
     pub session: i32,
-    pub tail: Option<std::path::PathBuf>,
+    pub tail: Option<PathBuf>,
 }
 
 impl Outcome {
@@ -241,30 +242,42 @@ pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slo
     match answer.reply_code() {
         ReplyCode::KOk => Outcome { session: answer.session_id(), ..Outcome::of(Event::SyncAccepted) },
         ReplyCode::KSyncPointBePurged => {
-            Outcome::because(Event::Purged, format!("the master no longer has the records after {at}"))
+            let why = format!("the master no longer has the records after {at}");
+            // What this node wrote as a master the other may never have had, and it can no longer tell.
+            match manager.led_from().filter(|led| at.term >= *led) {
+                None => Outcome::because(Event::Purged, why),
+                Some(led) => saved(save_diverged(manager, link, slot, Some(led)).await, &why),
+            }
         }
         _ if answer.retry() => Outcome::because(Event::NotYet, "the master is not ready for this position yet"),
-        _ if answer.diverged() => match save_diverged(manager, link, slot).await {
-            Ok(tail) => {
-                let said = tail.as_ref().map_or_else(
-                    || "this node had nothing of its own".to_string(),
-                    |path| format!("this node's own records are saved in {}", path.display()),
-                );
-                let reason = format!("the log at {at} is not the master's; {said}");
-                Outcome { tail, ..Outcome::because(Event::TailSaved, reason) }
-            }
-            Err(why) => Outcome::because(Event::NotYet, format!("diverged at {at}, but saving the tail failed: {why}")),
-        },
+        _ if answer.diverged() => {
+            let why = format!("the log at {at} is not the master's");
+            saved(save_diverged(manager, link, slot, None).await, &why)
+        }
         _ => Outcome::because(Event::Refused, format!("the master refuses position {at}")),
     }
 }
 
-/// Finds the last common record and saves what follows it.
+/// What follows from having saved the tail, or not.
+fn saved(result: Result<Option<PathBuf>, String>, why: &str) -> Outcome {
+    match result {
+        Ok(Some(path)) => {
+            let reason = format!("{why}; this node's own records are saved in {}", path.display());
+            Outcome { tail: Some(path), ..Outcome::because(Event::TailSaved, reason) }
+        }
+        Ok(None) => Outcome::because(Event::TailSaved, format!("{why}; this node had nothing of its own")),
+        Err(e) => Outcome::because(Event::NotYet, format!("{why}, but saving this node's own records failed: {e}")),
+    }
+}
+
+/// Finds the last common record and saves what follows it. `led_from`: where the master can vouch for nothing, only records
+/// of this term and later are this node's own.
 async fn save_diverged(
     manager: &Arc<Manager>,
     link: &Link,
     slot: &Arc<Slot>,
-) -> Result<Option<std::path::PathBuf>, String> {
+    led_from: Option<u32>,
+) -> Result<Option<PathBuf>, String> {
     use inner_response::try_sync::ReplyCode;
     let probe = |at: Position| async move {
         let answer = ask_try_sync(link, slot, at, true).await?;
@@ -280,6 +293,8 @@ async fn save_diverged(
     if let Some(from) = common {
         let fine = tokio::task::block_in_place(|| diverged::fine(slot, from)).map_err(|e| text(&e))?;
         common = diverged::last_same(&fine, probe).await.map_err(|e| explain(&e))?.or(common);
+    } else if let Some(term) = led_from {
+        common = tokio::task::block_in_place(|| diverged::last_before(slot, term)).map_err(|e| text(&e))?;
     }
     let dir = manager.config.dir().join("diverged");
     tokio::task::block_in_place(|| diverged::save_tail(slot, &dir, common, Server::now_ms())).map_err(|e| text(&e))

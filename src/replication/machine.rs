@@ -6,6 +6,7 @@
 //! | any but DbNoConnect | `MetaSynced`, they are not, or a full sync was begun and not finished | TryDbSync | |
 //! | TryConnect | `Poll` | WaitReply | send TrySync |
 //! | TryDbSync | `Poll` | WaitReply | send DBSync |
+//! | TryConnect | `Faulty` | TryDbSync (a slot that cannot take records takes the master's data whole) | |
 //! | WaitReply(TrySync) | `SyncAccepted` | Connected | start BinlogSync |
 //! | WaitReply(TrySync) | `Purged`, `TailSaved` | TryDbSync | |
 //! | WaitReply(TrySync) | `NotYet`, `NoAnswer` | TryConnect | |
@@ -65,6 +66,8 @@ pub enum Event {
     MetaSynced { full: bool },
     /// Nothing happened; whoever waits to send may.
     Poll,
+    /// The slot's own data or log are damaged.
+    Faulty,
     /// TrySync: the master streams from our position.
     SyncAccepted,
     /// TrySync: the master no longer has what follows our position.
@@ -120,6 +123,8 @@ pub fn step(state: SlotState, event: Event) -> (SlotState, Action) {
         (TryConnect, Event::Poll) => (WaitReply(Asked::TrySync), SendTrySync),
         (TryDbSync, Event::Poll) => (WaitReply(Asked::DbSync), SendDbSync),
 
+        (TryConnect, Event::Faulty) => (TryDbSync, Nothing),
+
         (WaitReply(Asked::TrySync), Event::SyncAccepted) => (Connected, Stream),
         (WaitReply(Asked::TrySync), Event::Purged | Event::TailSaved) => (TryDbSync, Nothing),
         (WaitReply(Asked::TrySync), Event::NotYet | Event::NoAnswer) => (TryConnect, Nothing),
@@ -135,6 +140,7 @@ pub fn step(state: SlotState, event: Event) -> (SlotState, Action) {
         (
             NoConnect | TryConnect | TryDbSync | WaitDbSync | WaitReply(_) | Connected | Error,
             Event::Poll
+            | Event::Faulty
             | Event::SyncAccepted
             | Event::Purged
             | Event::TailSaved
@@ -166,10 +172,11 @@ mod tests {
         Error,
         DbNoConnect,
     ];
-    const EVENTS: [Event; 16] = [
+    const EVENTS: [Event; 17] = [
         Event::MetaSynced { full: false },
         Event::MetaSynced { full: true },
         Event::Poll,
+        Event::Faulty,
         Event::SyncAccepted,
         Event::Purged,
         Event::TailSaved,
@@ -194,6 +201,7 @@ mod tests {
             (NoConnect, Event::MetaSynced { full: true }, TryDbSync, Action::Cancel),
             (TryConnect, Event::Poll, try_sync, Action::SendTrySync),
             (TryDbSync, Event::Poll, db_sync, Action::SendDbSync),
+            (TryConnect, Event::Faulty, TryDbSync, Action::Nothing),
             (try_sync, Event::SyncAccepted, Connected, Action::Stream),
             (try_sync, Event::Purged, TryDbSync, Action::Nothing),
             (try_sync, Event::TailSaved, TryDbSync, Action::Nothing),

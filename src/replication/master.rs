@@ -41,6 +41,8 @@ pub(super) enum Stage {
 pub(super) struct ReplicaSlot {
     pub stage: Stage,
     pub session: i32,
+    /// The log in which its position was found.
+    pub generation: u64,
     /// Where its stream starts.
     pub from: Position,
     /// Up to here it has told us that it has our records.
@@ -215,11 +217,13 @@ impl Service {
         if manager.replicas.with_token(token, |_| ()).is_none() {
             return Err(unknown_token());
         }
-        if manager.awaits_full_sync(slot) {
-            // What this slot holds is about to be replaced.
+        if manager.awaits_full_sync(slot) || slot.fault().is_some() {
+            // What this slot holds is about to be replaced, or is not known to be right.
             return Ok(reply(ReplyCode::KError, None, false, true));
         }
         let theirs = Position::from(&ask.binlog_offset);
+        // Read before the position is looked for: a log replaced meanwhile has another generation.
+        let generation = slot.published().generation;
         // Pinned before it is looked for: it cannot be purged between the check and the stream.
         let pin = slot.pin_log(theirs.filenum);
         let counts = &manager.replicas.counts;
@@ -236,7 +240,7 @@ impl Service {
                 let now = Instant::now();
                 let id = (slot.db(), slot.number());
                 let state =
-                    ReplicaSlot { stage: Stage::Accepted, session, from: theirs, acked: theirs, acked_at: now, pin };
+                    ReplicaSlot { stage: Stage::Accepted, session, generation, from: theirs, acked: theirs, acked_at: now, pin };
                 let address = manager.replicas.with_token(token, |r| {
                     r.slots.insert(id, state);
                     r.address()
@@ -263,12 +267,17 @@ impl Service {
         if manager.awaits_full_sync(slot) {
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "this node is in a full sync itself"));
         }
+        if let Some(fault) = slot.fault() {
+            let why = format!("the master's own slot is read-only: {fault}");
+            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
+        }
         let session = manager.replicas.next_session();
         let position = slot.position();
         // Registered first: from here on nothing that the snapshot will need is purged.
         let state = ReplicaSlot {
             stage: Stage::DbSync,
             session,
+            generation: slot.published().generation,
             from: position,
             acked: Position::START,
             acked_at: Instant::now(),
@@ -305,7 +314,7 @@ enum Found {
 
 fn find(slot: &Slot, theirs: Position) -> Result<Found, binlog::Error> {
     let ours = slot.position();
-    if (theirs.index, theirs.chain) == (ours.index, ours.chain) && theirs.place() <= ours.place() {
+    if theirs == ours {
         return Ok(Found::Here);
     }
     if theirs.index > ours.index || theirs.place() > ours.place() {

@@ -57,6 +57,15 @@ pub enum Followed {
     Already,
 }
 
+/// Why replication could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    #[error(transparent)]
+    NodeState(#[from] NodeStateError),
+    #[error("no auxiliary thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
 /// Replication of one node.
 pub struct Manager {
     config: Arc<Config>,
@@ -84,8 +93,9 @@ impl Manager {
         mut node: NodeState,
         run_id: String,
         peers: PeerListeners,
-    ) -> io::Result<Arc<Manager>> {
-        node.saw_term(keyspace.newest_term());
+    ) -> Result<Arc<Manager>, ManagerError> {
+        node.resume(keyspace.newest_term(), config.slaveof())?;
+        keyspace.set_term(node.term);
         let (reports, inbox) = crossbeam_channel::unbounded();
         let slots = keyspace.all_slots().cloned().collect::<Vec<_>>();
         let manager = Arc::new(Manager {
@@ -111,7 +121,7 @@ impl Manager {
                 replica.attach(&manager, db, false, false);
             }
             if manager.is_slave() {
-                replica.begin(&manager, 0, true, false);
+                replica.begin(&manager, 0, true);
             }
         }
         *manager.auxiliary.lock() = Some(auxiliary::spawn(manager.clone(), inbox)?);
@@ -175,6 +185,7 @@ impl Manager {
             let mut next = node.clone();
             next.saw_term(self.keyspace.newest_term());
             next.follow(target);
+            next.force = force;
             if !following {
                 // The data are this node's own now, whatever they were to become.
                 next.full_sync.clear();
@@ -186,7 +197,7 @@ impl Manager {
             self.slave.store(following, Ordering::Release);
             *epoch
         };
-        replica.begin(self, epoch, following, force);
+        replica.begin(self, epoch, following);
         drop(replica);
         self.report(Report::Wake);
         Ok(())
@@ -196,6 +207,8 @@ impl Manager {
     pub fn attach_database(self: &Arc<Self>, db: usize, attach: bool, full: bool) -> Result<(), NodeStateError> {
         let mut replica = self.replica.lock();
         {
+            // Waits for what is being applied; nothing is to a database that was taken out.
+            let _gate = self.gate.write();
             let mut node = self.node.lock();
             let mut next = node.clone();
             if attach {
@@ -213,6 +226,11 @@ impl Manager {
         Ok(())
     }
 
+    /// The first term of this node's last time as a master, if it was one.
+    fn led_from(&self) -> Option<u32> {
+        self.node.lock().led_from
+    }
+
     /// Whether the database was taken out of replication.
     pub fn is_detached(&self, db: usize) -> bool {
         self.node.lock().detached.contains(&db)
@@ -227,10 +245,10 @@ impl Manager {
         let _ = self.reports.send(report);
     }
 
-    /// Runs `f` if the node still follows the master of `epoch`, and keeps it from being changed meanwhile.
-    fn while_following<R>(&self, epoch: Epoch, f: impl FnOnce() -> R) -> Option<R> {
+    /// Runs `f` if the slot still follows the master of `epoch`, and keeps that from being changed meanwhile.
+    fn while_following<R>(&self, epoch: Epoch, slot: &Slot, f: impl FnOnce() -> R) -> Option<R> {
         let current = self.gate.read();
-        (*current == epoch).then(f)
+        (*current == epoch && !self.is_detached(slot.db())).then(f)
     }
 
     /// Whether the slot's data are to be replaced by the master's before anything else.
@@ -257,8 +275,9 @@ impl Manager {
     }
 
     /// Takes over the master's history, or finds that this node has another one.
-    fn adopt(&self, replication_id: &str, force: bool) -> Result<(), String> {
+    fn adopt(&self, replication_id: &str) -> Result<(), String> {
         let mut node = self.node.lock();
+        let force = node.force;
         if node.replication_id == replication_id && !force {
             return Ok(());
         }
@@ -272,6 +291,7 @@ impl Manager {
         }
         let mut next = node.clone();
         next.replication_id = replication_id.to_string();
+        next.force = false;
         next.full_sync = self.keyspace.all_slots().map(|s| (s.db(), s.number())).collect();
         next.save().map_err(|e| e.to_string())?;
         *node = next;

@@ -33,6 +33,10 @@ pub struct NodeState {
     pub term: u32,
     /// Records of this term and later are this node's own. `None` for a replica.
     pub leading_from: Option<u32>,
+    /// The `leading_from` of this replica's last time as a master: its log may hold records of that time that nobody else has.
+    pub led_from: Option<u32>,
+    /// `slaveof … force` was typed, and no master has answered since.
+    pub force: bool,
     /// 50 hex digits, shared by all nodes of one history; empty until this node first has a replica or a master.
     pub replication_id: String,
     /// The master.
@@ -46,20 +50,30 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// Reads the state of the node in `dir`, or begins a new one. `conf_master` is the conf file's `slaveof`.
+    /// Reads the state of the node in `dir`, as it was when it stopped, or begins a new one. `conf_master` is the conf file's
+    /// `slaveof`, which a node that is new takes over.
     pub fn load(dir: &Path, conf_master: Option<(String, u16)>) -> Result<NodeState, NodeStateError> {
         let path = dir.join(FILE);
-        let mut state = match fs::read_to_string(&path) {
-            Ok(text) => parse(&path, &text)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => NodeState::new(path.clone(), conf_master.clone()),
-            Err(source) => return Err(NodeStateError::Io { path, source }),
-        };
-        if state.conf_master != conf_master {
-            state.conf_master = conf_master.clone();
-            state.follow(conf_master);
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&path, &text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let state = NodeState::new(path, conf_master);
+                state.save()?;
+                Ok(state)
+            }
+            Err(source) => Err(NodeStateError::Io { path, source }),
         }
-        state.save()?;
-        Ok(state)
+    }
+
+    /// Goes on after a start, with logs that reach `newest_term`: a `slaveof` in the conf file that changed since it was last looked
+    /// at wins over what was typed meanwhile. Durable when it returns.
+    pub fn resume(&mut self, newest_term: u32, conf_master: Option<(String, u16)>) -> Result<(), NodeStateError> {
+        self.saw_term(newest_term);
+        if self.conf_master != conf_master {
+            self.conf_master = conf_master.clone();
+            self.follow(conf_master);
+        }
+        self.save()
     }
 
     fn new(path: PathBuf, master: Option<(String, u16)>) -> NodeState {
@@ -67,6 +81,8 @@ impl NodeState {
             path,
             term: 1,
             leading_from: master.is_none().then_some(1),
+            led_from: None,
+            force: false,
             replication_id: String::new(),
             conf_master: master.clone(),
             master,
@@ -78,11 +94,12 @@ impl NodeState {
     /// Sets the master, or with `None` makes the node its own. Not durable before [`NodeState::save`].
     pub fn follow(&mut self, master: Option<(String, u16)>) {
         match &master {
-            Some(_) => self.leading_from = None,
+            Some(_) => self.led_from = self.leading_from.take().or(self.led_from),
             None if self.leading_from.is_none() => self.lead(),
             None => {}
         }
         self.detached.clear();
+        self.force = false;
         self.master = master;
     }
 
@@ -105,13 +122,16 @@ impl NodeState {
 
     fn encode(&self) -> String {
         let address = |a: &Option<(String, u16)>| a.as_ref().map_or(String::new(), |(h, p)| format!("{h} {p}"));
+        let term = |t: Option<u32>| t.map_or(String::new(), |t| t.to_string());
         let slots: Vec<String> = self.full_sync.iter().map(|(db, slot)| format!("{db}:{slot}")).collect();
         let detached: Vec<String> = self.detached.iter().map(usize::to_string).collect();
         format!(
-            "{HEADER}\nterm : {}\nleading-from : {}\nreplication-id : {}\nslaveof : {}\nslaveof-in-conf : {}\n\
-             full-sync : {}\ndetached : {}\n",
+            "{HEADER}\nterm : {}\nleading-from : {}\nled-from : {}\nforce : {}\nreplication-id : {}\nslaveof : {}\n\
+             slaveof-in-conf : {}\nfull-sync : {}\ndetached : {}\n",
             self.term,
-            self.leading_from.map_or(String::new(), |t| t.to_string()),
+            term(self.leading_from),
+            term(self.led_from),
+            if self.force { "yes" } else { "no" },
             self.replication_id,
             address(&self.master),
             address(&self.conf_master),
@@ -133,6 +153,11 @@ fn parse(path: &Path, text: &str) -> Result<NodeState, NodeStateError> {
         let known = match key {
             "term" => value.parse().map(|t| state.term = t).is_ok(),
             "leading-from" => optional(value).map(|v| state.leading_from = v).is_some(),
+            "led-from" => optional(value).map(|v| state.led_from = v).is_some(),
+            "force" => {
+                state.force = value == "yes";
+                matches!(value, "yes" | "no")
+            }
             "replication-id" => {
                 state.replication_id = value.to_string();
                 true
@@ -180,7 +205,9 @@ mod tests {
         let mut state = NodeState::load(dir.path(), None).unwrap();
         assert_eq!((state.term, state.leading_from), (1, Some(1)));
         state.follow(Some(("10.0.0.1".into(), 9221)));
+        assert_eq!((state.leading_from, state.led_from), (None, Some(1)));
         state.saw_term(4);
+        state.force = true;
         state.replication_id = "ab".into();
         state.full_sync.extend([(0, 1), (15, 3)]);
         state.detached.insert(2);
@@ -197,12 +224,20 @@ mod tests {
     fn a_changed_conf_wins_an_unchanged_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Some(("a".to_string(), 1)), Some(("b".to_string(), 2)));
-        let mut state = NodeState::load(dir.path(), a.clone()).unwrap();
+        let started = |conf: &Option<(String, u16)>, newest| {
+            let mut state = NodeState::load(dir.path(), conf.clone()).unwrap();
+            state.resume(newest, conf.clone()).unwrap();
+            state
+        };
+        let mut state = started(&a, 0);
         assert_eq!(state.master, a);
         state.follow(None);
         state.save().unwrap();
-        assert_eq!(NodeState::load(dir.path(), a).unwrap().master, None);
-        assert_eq!(NodeState::load(dir.path(), b.clone()).unwrap().master, b);
+        assert_eq!(started(&a, 0).master, None);
+        assert_eq!(started(&b, 0).master, b);
+        // Promoted by the conf file: beyond every term in the logs.
+        let state = started(&None, 7);
+        assert_eq!((state.master, state.term, state.leading_from), (None, 8, Some(8)));
     }
 
     #[test]

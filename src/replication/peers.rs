@@ -18,6 +18,8 @@ use crate::snapshot::RsyncService;
 
 /// HTTP/2 windows of what replicas send: acks and requests, all small.
 const WINDOW: u32 = 1 << 20;
+/// Largest request, bytes: whoever connects has shown no password yet.
+const MAX_REQUEST: usize = 1 << 20;
 const BACKLOG: i32 = 128;
 
 /// Bound and listening; nobody is served yet.
@@ -42,7 +44,7 @@ impl PeerListeners {
     pub(super) fn serve(self, manager: &Arc<Manager>) -> Vec<JoinHandle<()>> {
         let replication = self.replication.into_iter().map(|listener| {
             let service = ReplicationServer::new(Service(manager.clone()))
-                .max_decoding_message_size(MAX_MESSAGE)
+                .max_decoding_message_size(MAX_REQUEST)
                 .max_encoding_message_size(MAX_MESSAGE);
             (listener, builder().add_service(service))
         });

@@ -26,6 +26,9 @@ const META_LAST_RETRY: Duration = Duration::from_secs(10);
 const SLOT_FIRST_RETRY: Duration = Duration::from_millis(100);
 const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
 
+/// A connection that lasted for so long was a good one: the next try is not delayed by those before.
+const STEADY: Duration = Duration::from_secs(5);
+
 /// Where the node is with its master. Numbers are Pika's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ServerState {
@@ -85,6 +88,8 @@ pub(super) struct ReplicaSlot {
     pub tail: Option<PathBuf>,
     pub progress: Arc<Progress>,
     pub stream: Arc<Mutex<StreamStatus>>,
+    /// When it came into its state.
+    since: Instant,
     ticket: u64,
     task: Option<AbortHandle>,
     backoff: Backoff,
@@ -101,8 +106,6 @@ pub(super) struct ReplicaSide {
     pub link: Option<Link>,
     pub full_syncs: u64,
     pub partial_syncs: u64,
-    /// `slaveof … force`: whatever history the master has is taken over.
-    pub force: bool,
     /// Whether the error is one that is asked about again.
     retry_error: bool,
     meta_task: Option<AbortHandle>,
@@ -134,6 +137,7 @@ impl ReplicaSide {
             tail: None,
             progress: Arc::default(),
             stream: Arc::default(),
+            since: Instant::now(),
             ticket: 0,
             task: None,
             backoff: Backoff::new(SLOT_FIRST_RETRY, SLOT_LAST_RETRY),
@@ -147,7 +151,6 @@ impl ReplicaSide {
             link: None,
             full_syncs: 0,
             partial_syncs: 0,
-            force: false,
             retry_error: false,
             meta_task: None,
             meta_backoff: Backoff::new(META_FIRST_RETRY, META_LAST_RETRY),
@@ -155,13 +158,17 @@ impl ReplicaSide {
     }
 
     /// Leaves the present master, if any, for the next one (or none).
-    pub fn begin(&mut self, manager: &Arc<Manager>, epoch: Epoch, following: bool, force: bool) {
+    pub fn begin(&mut self, manager: &Arc<Manager>, epoch: Epoch, following: bool) {
         if let Some(task) = self.meta_task.take() {
             task.abort();
         }
         let left: Vec<_> = self.slots.iter().map(|s| s.slot.clone()).collect();
         for index in 0..self.slots.len() {
             self.feed(manager, index, Event::Stop);
+            // Another master is for all databases.
+            if !manager.is_detached(self.slots[index].slot.db()) {
+                self.feed(manager, index, Event::Attach);
+            }
             self.slots[index].reason = None;
         }
         if let Some(link) = self.link.take() {
@@ -170,7 +177,6 @@ impl ReplicaSide {
         self.epoch = epoch;
         self.server = if following { ServerState::ShouldMetaSync } else { ServerState::NoConnect };
         self.reason = None;
-        self.force = force;
         self.meta_backoff.reset();
     }
 
@@ -201,6 +207,10 @@ impl ReplicaSide {
         if self.server == ServerState::MetaSyncDone {
             for index in 0..self.slots.len() {
                 let slot = &self.slots[index];
+                if slot.state == SlotState::TryConnect && slot.slot.fault().is_some() {
+                    self.feed(manager, index, Event::Faulty);
+                }
+                let slot = &self.slots[index];
                 if matches!(slot.state, SlotState::TryConnect | SlotState::TryDbSync) && slot.backoff.due() {
                     self.feed(manager, index, Event::Poll);
                 }
@@ -225,9 +235,7 @@ impl ReplicaSide {
         }
         self.meta_task = None;
         let result = result.and_then(|answer| {
-            manager
-                .adopt(&answer.replication_id, self.force)
-                .map_err(|reason| MetaFailure { reason, then: Then::Stop })?;
+            manager.adopt(&answer.replication_id).map_err(|reason| MetaFailure { reason, then: Then::Stop })?;
             Ok(answer)
         });
         match result {
@@ -236,7 +244,6 @@ impl ReplicaSide {
                 self.link = Some(answer.link);
                 self.server = ServerState::MetaSyncDone;
                 self.reason = None;
-                self.force = false;
                 self.meta_backoff.reset();
                 for index in 0..self.slots.len() {
                     let slot = &self.slots[index].slot;
@@ -298,6 +305,7 @@ impl ReplicaSide {
             }
             self.feed(manager, index, Event::Attach);
             if self.server == ServerState::MetaSyncDone {
+                let full = full || manager.awaits_full_sync(&self.slots[index].slot);
                 self.feed(manager, index, Event::MetaSynced { full });
             }
         }
@@ -322,9 +330,17 @@ impl ReplicaSide {
                 | (SlotState::WaitDbSync, SlotState::TryDbSync)
         ) && !matches!(event, Event::Purged | Event::TailSaved);
         match (again, to) {
-            (true, _) => slot.backoff.wait(),
-            (false, SlotState::WaitReply(_)) => {}
+            (true, _) => {
+                if slot.since.elapsed() >= STEADY {
+                    slot.backoff.reset();
+                }
+                slot.backoff.wait();
+            }
+            (false, SlotState::WaitReply(_) | SlotState::Connected) => {}
             (false, _) => slot.backoff.reset(),
+        }
+        if to != slot.state {
+            slot.since = Instant::now();
         }
         slot.state = to;
         self.perform(manager, index, action);
@@ -399,7 +415,7 @@ async fn transfer(
         Err(e) => return Outcome::because(Event::TransferFailed, e.to_string()),
     };
     let installed = tokio::task::block_in_place(|| {
-        manager.while_following(epoch, || {
+        manager.while_following(epoch, slot, || {
             manager.keyspace.install(slot, received.data.as_deref(), received.applied)?;
             Ok::<_, crate::keyspace::Error>(())
         })

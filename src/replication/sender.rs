@@ -43,21 +43,19 @@ impl Link {
         from: Position,
     ) -> Result<Link, Status> {
         let id = (slot.db(), slot.number());
-        // Taken before the session is looked at: a log replaced since TrySync shows as another generation's end.
         let published = slot.subscribe();
-        let generation = published.borrow().generation;
         let known = manager.replicas.with_token(token, |r| match r.slots.get_mut(&id) {
             Some(s) if s.session == session && s.stage == Stage::Accepted && s.from == from => {
                 s.stage = Stage::BinlogSync;
                 r.streams += 1;
-                true
+                Some(s.generation)
             }
-            _ => false,
+            _ => None,
         });
         match known {
             None => Err(Status::unauthenticated("MetaSync first")),
-            Some(false) => Err(Status::failed_precondition("no such session: TrySync first")),
-            Some(true) => Ok(Link {
+            Some(None) => Err(Status::failed_precondition("no such session: TrySync first")),
+            Some(Some(generation)) => Ok(Link {
                 manager: manager.clone(),
                 slot: slot.clone(),
                 id,

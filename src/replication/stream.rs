@@ -107,7 +107,7 @@ impl StreamContext {
             let before = self.slot.position();
             let end = Position::from(&sync.binlog_offset);
             // Under the gate: once the operator has chosen another master, nothing of this one is applied.
-            let applied = self.manager.while_following(self.epoch, || self.apply(&sync, before, end));
+            let applied = self.manager.while_following(self.epoch, &self.slot, || self.apply(&sync, before, end));
             match applied {
                 None => return Ok(()),
                 Some(result) => result?,

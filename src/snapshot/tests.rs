@@ -48,6 +48,7 @@ impl Node {
                 cache: 0,
                 engine: EngineOptions { write_buffer_size: 4 << 20, ..EngineOptions::default() },
                 binlog_file_size: Box::new(|| 4 << 20),
+                sync_always: Box::new(|| false),
                 term: 1,
                 leading_from: Some(1),
             })
