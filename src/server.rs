@@ -24,6 +24,8 @@ use crate::snapshot::Bgsave;
 const LOCK_FILE: &str = "LOCK";
 /// How often rates are sampled for INFO.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long reads that still run may keep an engine from being closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const SECONDS_A_DAY: u64 = 86_400;
 
 /// Why a server did not start. One line each.
@@ -153,8 +155,11 @@ impl Server {
             housekeeping.stop();
         }
         match self.keyspace.flush_all_engines() {
-            Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "all data flushed and synced: bye"),
+            Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "all data flushed and synced"),
             Err(e) => tracing::error!("some data could not be flushed and will be recovered at the next start: {e}"),
+        }
+        if !self.keyspace.close(CLOSE_PATIENCE) {
+            tracing::warn!("stopping although some reads have not finished");
         }
     }
 

@@ -208,7 +208,8 @@ mod tests {
     fn a_roll_cut_short_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let positions = write(dir.path(), 5, 1 << 20);
-        let stale = super::super::file::encode_header(&Position { filenum: 1, offset: FILE_HEADER_LEN, ..positions[2] });
+        let stale =
+            super::super::file::encode_header(&Position { filenum: 1, offset: FILE_HEADER_LEN, ..positions[2] });
         for left in [&[0; 10][..], &stale[..]] {
             fs::write(file_path(dir.path(), 1), left).unwrap();
             assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[4]);

@@ -53,7 +53,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub kind: Kind,
-    /// Unix ms; at and after it the key does not exist.
+    /// Unix ms; after it the key does not exist (in this millisecond it still does, as in Redis).
     pub expire_at: Option<u64>,
     /// A string's value.
     pub value: Bytes,
@@ -66,7 +66,7 @@ impl Entry {
 
     /// Whether the key still exists at `now` (unix ms).
     pub fn is_live(&self, now: u64) -> bool {
-        self.expire_at.is_none_or(|at| now < at)
+        self.expire_at.is_none_or(|at| now <= at)
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

@@ -213,7 +213,7 @@ mod tests {
     fn the_records_time_decides_what_is_expired() {
         let key = Bytes::from_static(b"k");
         let append = Effect::Append { key: key.clone(), suffix: Bytes::from_static(b"+") };
-        for (now, value, expire_at) in [(99, "v+", Some(100)), (100, "+", None)] {
+        for (now, value, expire_at) in [(100, "v+", Some(100)), (101, "+", None)] {
             let mut state = Map::default();
             state.put(key.clone(), Some(Entry::string(Bytes::from_static(b"v"), Some(100))));
             append.apply(&mut state, now).unwrap();

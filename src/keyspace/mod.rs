@@ -19,9 +19,9 @@ mod store;
 mod transaction;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crc::{CRC_16_XMODEM, Crc};
@@ -118,6 +118,7 @@ impl Keyspace {
             unflushed_total: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),
+            retiring: AtomicUsize::new(0),
             newest_record: AtomicU64::new(0),
             clock_warned: AtomicBool::new(false),
         });
@@ -183,7 +184,10 @@ impl Keyspace {
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let newest = self.env.newest_record.load(Ordering::Relaxed);
         if newest > clock + CLOCK_WARN_MS && !self.env.clock_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(ms = newest - clock, "this machine's clock is behind the records in the logs: nothing expires until it has caught up");
+            tracing::warn!(
+                ms = newest - clock,
+                "this machine's clock is behind the records in the logs: nothing expires until it has caught up"
+            );
         }
         clock.max(newest)
     }
@@ -273,6 +277,17 @@ impl Keyspace {
     /// Makes all that is in the logs durable.
     pub(crate) fn sync_logs(&self) {
         self.env.sync_logs();
+    }
+
+    /// Closes all engines, for good; after [`Keyspace::flush_all_engines`]. RocksDB must be gone before the process ends: what it
+    /// shares is torn down then. False if readers kept some from being closed in `patience`.
+    pub fn close(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let closed = self.all_slots().all(|slot| slot.close(until.saturating_duration_since(Instant::now())));
+        while self.env.retiring.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            std::thread::sleep(slot::RETIRE_POLL);
+        }
+        closed && self.env.retiring.load(Ordering::Acquire) == 0
     }
 
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.

@@ -46,7 +46,7 @@ pub(super) struct CountCache(Mutex<Option<CachedCount>>);
 struct CachedCount {
     position: Position,
     at: u64,
-    /// When the first key expires, ms.
+    /// The last ms before the first key expires.
     good_until: u64,
     counts: KeyCounts,
 }
@@ -83,7 +83,7 @@ impl Slot {
 
     fn cached_count(&self, position: Position, now: u64) -> Option<KeyCounts> {
         let cached = (*self.counts.0.lock())?;
-        let good = cached.position == position && now >= cached.at && now < cached.good_until;
+        let good = cached.position == position && now >= cached.at && now <= cached.good_until;
         let passed = now.saturating_sub(cached.at).saturating_mul(cached.counts.expires);
         good.then(|| KeyCounts { ttl_sum: cached.counts.ttl_sum.saturating_sub(passed), ..cached.counts })
     }

@@ -12,9 +12,9 @@
 //!    next recovery, not by guessing.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::{Mutex, MutexGuard};
@@ -46,6 +46,8 @@ pub struct SlotEnv {
     /// Time of the newest record in any log, ms.
     pub(super) newest_record: AtomicU64,
     pub(super) clock_warned: AtomicBool,
+    /// Replaced engines that are not closed yet.
+    pub(super) retiring: AtomicUsize,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
@@ -67,6 +69,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether anybody else holds it. Only of use once no slot has it any more.
+    fn has_readers(self: &Arc<Store>) -> bool {
+        Arc::strong_count(self) > 1 || Arc::strong_count(&self.engine) > 1
+    }
+
     /// The folder of the binlog.
     pub fn log_dir(&self) -> &Path {
         &self.log_dir
@@ -438,13 +445,14 @@ impl Slot {
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
-        let (engine, current) = replaced()
-            .map_err(|e: Error| self.close_for_writes(format!("logged FLUSHDB, but the engine was not replaced: {e}")))?;
+        let (engine, current) = replaced().map_err(|e: Error| {
+            self.close_for_writes(format!("logged FLUSHDB, but the engine was not replaced: {e}"))
+        })?;
         self.store.store(Some(Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() })));
         self.env.cache.renew(&self.cache_id);
         self.engine_flushed_to(end, self.unflushed());
         self.publish(end);
-        retire(store, false);
+        retire(&self.env, store, false);
         Ok(())
     }
 
@@ -458,7 +466,7 @@ impl Slot {
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
         self.store.store(Some(new.clone()));
-        retire(store, false);
+        retire(&self.env, store, false);
         Ok(new)
     }
 
@@ -480,8 +488,7 @@ impl Slot {
         let _maintenance = self.maintenance.lock();
         self.layout.create_dirs()?;
         let old = self.store.load_full();
-        let current =
-            self.layout.unused()?;
+        let current = self.layout.unused()?;
         let engine = match received {
             Some(folder) => {
                 let dir = self.layout.engine_dir(current.engine);
@@ -514,7 +521,7 @@ impl Slot {
         self.publish(applied.position);
         drop((c, all));
         if let Some(old) = old {
-            retire(old, true);
+            retire(&self.env, old, true);
         }
         Ok(())
     }
@@ -535,6 +542,25 @@ impl Slot {
         let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir: self.layout.log_dir(current.log) });
         self.store.store(Some(store.clone()));
         store
+    }
+
+    /// Closes log and engine, for good: the slot reads as empty and takes no writes. Waits for readers of the engine, up to `patience`;
+    /// false if some are left, and the engine is closed when they are done.
+    pub(super) fn close(&self, patience: Duration) -> bool {
+        let _maintenance = self.maintenance.lock();
+        let mut c = self.commit.lock();
+        self.fault.store(Some(Arc::new("the server is shutting down".into())));
+        c.writer = None;
+        let Some(store) = self.store.swap(None) else { return true };
+        store.engine.stop_background_work();
+        let until = Instant::now() + patience;
+        while store.has_readers() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(RETIRE_POLL);
+        }
+        true
     }
 
     /// Points the store at another log folder, at recovery.
@@ -665,14 +691,15 @@ fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
     Ok(ends.into_iter().map(|(_, end)| end).collect())
 }
 
-/// How often a replaced generation is looked at for readers.
-const RETIRE_POLL: Duration = Duration::from_millis(50);
+/// How often an engine that is to be closed is looked at for readers.
+pub(super) const RETIRE_POLL: Duration = Duration::from_millis(10);
 
 /// Lets go of a replaced generation: its folders go when its last reader is done.
-fn retire(store: Arc<Store>, with_log: bool) {
+fn retire(env: &Arc<SlotEnv>, store: Arc<Store>, with_log: bool) {
+    let own_env = env.clone();
     let wait = move || {
         store.engine.stop_background_work();
-        while Arc::strong_count(&store) > 1 || Arc::strong_count(&store.engine) > 1 {
+        while store.has_readers() {
             std::thread::sleep(RETIRE_POLL);
         }
         let mut dirs = vec![store.engine.path().to_path_buf()];
@@ -683,8 +710,11 @@ fn retire(store: Arc<Store>, with_log: bool) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }
+        own_env.retiring.fetch_sub(1, Ordering::AcqRel);
     };
+    env.retiring.fetch_add(1, Ordering::AcqRel);
     if let Err(e) = std::thread::Builder::new().name("retire".into()).spawn(wait) {
+        env.retiring.fetch_sub(1, Ordering::AcqRel);
         tracing::warn!("no thread to remove a replaced engine: {e}; it goes at the next start");
     }
 }

@@ -239,8 +239,15 @@ impl Service {
                 let session = manager.replicas.next_session();
                 let now = Instant::now();
                 let id = (slot.db(), slot.number());
-                let state =
-                    ReplicaSlot { stage: Stage::Accepted, session, generation, from: theirs, acked: theirs, acked_at: now, pin };
+                let state = ReplicaSlot {
+                    stage: Stage::Accepted,
+                    session,
+                    generation,
+                    from: theirs,
+                    acked: theirs,
+                    acked_at: now,
+                    pin,
+                };
                 let address = manager.replicas.with_token(token, |r| {
                     r.slots.insert(id, state);
                     r.address()

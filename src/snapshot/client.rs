@@ -57,6 +57,8 @@ pub struct Received {
     /// Bytes of the snapshot.
     pub bytes_total: u64,
     pub elapsed: Duration,
+    /// Keeps other transfers of the slot from its receive folder until this is dropped, after the data were taken from there.
+    _busy: Arc<Transfer>,
 }
 
 impl Receiver {
@@ -91,6 +93,7 @@ impl Receiver {
                         bytes_fetched: progress.bytes_fetched() - fetched_before,
                         bytes_total: progress.now().bytes_total,
                         elapsed: began.elapsed(),
+                        _busy: transfer.clone(),
                     };
                     tracing::info!(slot = %slot, master = master.name, position = %applied.position, bytes = received.bytes_total,
                         fetched = received.bytes_fetched, ms = received.elapsed.as_millis() as u64, "snapshot received");

@@ -73,6 +73,12 @@ pub(super) struct Transfer {
     _busy: OwnedMutexGuard<()>,
 }
 
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transfer").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
 /// Lives as long as something of a try still runs.
 type Alive = mpsc::Sender<Infallible>;
 

@@ -2,8 +2,9 @@
 
 use std::str::{FromStr, Lines};
 
-use crate::binlog::Position;
+use crate::binlog::{FILE_HEADER_LEN, Position};
 use crate::engine::Applied;
+use crate::keyspace::NEVER_WRITTEN;
 
 const HEADER: &str = "haypile snapshot 1";
 
@@ -73,6 +74,11 @@ impl Info {
             },
             empty: field(&mut lines, "empty")? == "yes",
         };
+        let possible =
+            info.applied.position.offset >= FILE_HEADER_LEN && (!info.empty || info.applied == NEVER_WRITTEN);
+        if !possible {
+            return Err(BadInfo::Field("offset"));
+        }
         // Every byte counts: no second spelling of the same.
         if info.encode() == text { Ok(info) } else { Err(BadInfo::Form) }
     }
@@ -98,8 +104,9 @@ mod tests {
         (place, position, any::<(u64, u64, u64, bool)>()).prop_map(
             |((slot, host, port), p, (taken, seconds, time, empty))| {
                 let (filenum, offset, term, index, chain) = p;
-                let position = Position { filenum, offset, term, index, chain };
-                Info { slot, taken, seconds, host, port, applied: Applied { position, time }, empty }
+                let position = Position { filenum, offset: offset.max(FILE_HEADER_LEN), term, index, chain };
+                let applied = if empty { NEVER_WRITTEN } else { Applied { position, time } };
+                Info { slot, taken, seconds, host, port, applied, empty }
             },
         )
     }

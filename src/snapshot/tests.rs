@@ -239,13 +239,15 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     let first = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
+    let (data, first_applied, first_fetched) = (first.data.clone().unwrap(), first.applied, first.bytes_fetched);
+    // While it is held, no other transfer touches the folder.
+    drop(first);
     source.release(master.slot(), "127.0.0.1:9321");
     let refused = receiver.receive(&from, replica.slot(), &progress).await;
     assert!(matches!(refused, Err(ReceiveError::Refused { .. })), "{refused:?}");
     master.write(3000..3010, 100);
     source.prepare(master.slot(), "127.0.0.1:9321");
     // A damaged file is found out and fetched anew.
-    let data = first.data.unwrap();
     let damaged = std::fs::read_dir(&data)
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -255,8 +257,8 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     bytes[100] ^= 1;
     std::fs::write(&damaged, &bytes).unwrap();
     let second = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
-    assert!(second.applied.position.index > first.applied.position.index);
-    assert!(second.bytes_fetched < first.bytes_fetched, "{second:?}");
+    assert!(second.applied.position.index > first_applied.position.index);
+    assert!(second.bytes_fetched < first_fetched, "{second:?}");
     assert!(second.bytes_fetched >= bytes.len() as u64, "{second:?}");
     replica.keyspace.install(replica.slot(), second.data.as_deref(), second.applied).unwrap();
     assert_eq!(replica.keyspace.digest(2).unwrap(), master.keyspace.digest(2).unwrap());
