@@ -240,3 +240,129 @@ impl<'s> Replay<'s> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Keyspace, KeyspaceOptions, Locked};
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    const KEYS: u32 = 16;
+
+    fn open(dir: &Path) -> Keyspace {
+        Keyspace::open(KeyspaceOptions {
+            db_path: dir.join("db"),
+            binlog_path: dir.join("binlog"),
+            databases: 1,
+            slots: 4,
+            cache: 1 << 20,
+            engine: EngineOptions::default(),
+            binlog_file_size: Box::new(|| 1 << 20),
+            sync_always: Box::new(|| false),
+            term: 1,
+            leading_from: Some(1),
+        })
+        .unwrap()
+    }
+
+    fn key(n: u32) -> Bytes {
+        Bytes::from(format!("key{n}"))
+    }
+
+    /// Sets keys in one command, as MSET does.
+    fn set(keyspace: &Keyspace, keys: impl Iterator<Item = u32>, value: &'static str) {
+        let keys: Vec<Bytes> = keys.map(key).collect();
+        let mut tx = keyspace.transaction();
+        assert_eq!(tx.lock(keys.iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
+        keys.iter().for_each(|k| tx.set(0, k, Bytes::from_static(value.as_bytes()), None, 1).unwrap());
+        tx.commit().unwrap();
+    }
+
+    fn values(keyspace: &Keyspace) -> Vec<Bytes> {
+        let mut tx = keyspace.transaction();
+        (0..KEYS).map(|n| tx.get(0, &key(n), 1).unwrap().unwrap().value).collect()
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_over_slots_is_there_whole_or_not_at_all() {
+        let live = tempfile::tempdir().unwrap();
+        let keyspace = open(live.path());
+        (0..KEYS).for_each(|n| set(&keyspace, [n].into_iter(), "old"));
+        let before: Vec<Position> = keyspace.all_slots().map(|s| s.position()).collect();
+        set(&keyspace, 0..KEYS, "new");
+        assert!(
+            keyspace.all_slots().zip(&before).all(|(s, b)| s.position().index == b.index + 1),
+            "all slots take part"
+        );
+
+        // What a killed process leaves: the files as they are, the memtables gone.
+        let image = tempfile::tempdir().unwrap();
+        copy(live.path(), image.path());
+        assert_eq!(values(&open(image.path())), vec!["new"; KEYS as usize]);
+
+        for lacking in 0..4 {
+            for later in [false, true] {
+                if later {
+                    // What others wrote afterwards builds on it, and goes with it. Only a power cut can leave this.
+                    (0..KEYS).for_each(|n| set(&keyspace, [n].into_iter(), "later"));
+                }
+                let image = tempfile::tempdir().unwrap();
+                copy(live.path(), image.path());
+                let log = binlog::file_path(&image.path().join(format!("binlog/db0/{lacking}/log-000001")), 0);
+                fs::OpenOptions::new().write(true).open(log).unwrap().set_len(before[lacking].offset).unwrap();
+                let recovered = open(image.path());
+                assert_eq!(values(&recovered), vec!["old"; KEYS as usize], "slot {lacking} lacks it");
+                let positions: Vec<Position> = recovered.all_slots().map(|s| s.position()).collect();
+                assert_eq!(positions, before);
+                // And it is a keyspace like any other.
+                set(&recovered, 0..KEYS, "again");
+                assert_eq!(values(&recovered), vec!["again"; KEYS as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_slot_takes_nothing_from_the_others() {
+        let live = tempfile::tempdir().unwrap();
+        let keyspace = open(live.path());
+        (0..KEYS).for_each(|n| set(&keyspace, [n].into_iter(), "old"));
+        let before = keyspace.db(0).slots()[2].position();
+        set(&keyspace, 0..KEYS, "new");
+        set(&keyspace, 0..KEYS, "new");
+        let image = tempfile::tempdir().unwrap();
+        copy(live.path(), image.path());
+        let log = binlog::file_path(&image.path().join("binlog/db0/2/log-000001"), 0);
+        let mut bytes = fs::read(&log).unwrap();
+        bytes[before.offset as usize + 40] ^= 1;
+        fs::write(&log, bytes).unwrap();
+        let recovered = open(image.path());
+        let faults: Vec<bool> = recovered.all_slots().map(|s| s.fault().is_some()).collect();
+        assert_eq!(faults, [false, false, true, false]);
+        let damaged = &recovered.db(0).slots()[2];
+        assert_eq!(damaged.position(), before);
+        for n in 0..KEYS {
+            let expected = if Arc::ptr_eq(recovered.slot(0, &key(n)), damaged) { "old" } else { "new" };
+            assert_eq!(values(&recovered)[n as usize], expected, "{n}");
+        }
+        let mut tx = recovered.transaction();
+        assert_eq!(tx.lock((0..KEYS).map(key).collect::<Vec<_>>().iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
+        (0..KEYS).for_each(|n| tx.set(0, &key(n), Bytes::new(), None, 1).unwrap());
+        assert!(tx.commit().is_err(), "a write that concerns the damaged slot is refused as a whole");
+        drop(tx);
+        assert!(values(&recovered).iter().all(|v| !v.is_empty()));
+    }
+}
