@@ -12,10 +12,11 @@ mod options;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions};
+use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions, properties};
 
 use crate::binlog::Position;
 
@@ -30,6 +31,8 @@ const META: &str = "meta";
 const SYSTEM: &str = "default";
 /// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
 const NO_FLUSH: u64 = u64::MAX;
+/// How often a flush under way is looked at.
+const FLUSH_POLL: Duration = Duration::from_millis(2);
 const APPLIED_KEY: &[u8] = b"applied";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
@@ -158,9 +161,27 @@ impl Engine {
         self.db.write_opt(batch.into_inner(), &self.write_options).map_err(Error::rocksdb(&self.path))
     }
 
-    /// Begins to flush what has been written so far; later writes go to new memtables. [`Engine::flush`] waits for it.
-    pub fn begin_flush(&self) -> Result<(), Error> {
-        self.flush_memtables(false)
+    /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
+    /// written meanwhile. [`Engine::finish_flush`] waits for the end.
+    pub fn begin_flush(&self) -> Result<Applied, Error> {
+        let applied = self.applied()?;
+        self.flush_memtables(false)?;
+        Ok(applied)
+    }
+
+    /// Returns when everything up to `applied`, with which a flush was begun, is durable.
+    pub fn finish_flush(&self, applied: Applied) -> Result<(), Error> {
+        let errors = self.property(properties::BACKGROUND_ERRORS)?;
+        // RocksDB can wait for a flush only by beginning another one, of what was written since.
+        while self.property(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0 {
+            if self.property(properties::BACKGROUND_ERRORS)? > errors {
+                // To learn which error.
+                return self.flush_memtables(true);
+            }
+            std::thread::sleep(FLUSH_POLL);
+        }
+        self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
+        Ok(())
     }
 
     fn flush_memtables(&self, wait: bool) -> Result<(), Error> {
@@ -222,22 +243,21 @@ impl Engine {
 
     /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.
     pub fn estimated_keys(&self) -> Result<u64, Error> {
-        let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
-        let count = self.db.property_int_value_cf(self.family(META)?, property).map_err(Error::rocksdb(&self.path))?;
+        let count = self
+            .db
+            .property_int_value_cf(self.family(META)?, properties::ESTIMATE_NUM_KEYS)
+            .map_err(Error::rocksdb(&self.path))?;
         Ok(count.unwrap_or(0))
     }
 
-    /// Bytes of the memtables, and of the table files in use.
-    pub fn sizes(&self) -> Result<(u64, u64), Error> {
-        let read = |name: &str| -> Result<u64, Error> {
-            let mut sum = 0;
-            for family in [SYSTEM, META] {
-                let value = self.db.property_int_value_cf(self.family(family)?, name);
-                sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
-            }
-            Ok(sum)
-        };
-        Ok((read("rocksdb.cur-size-all-mem-tables")?, read("rocksdb.live-sst-files-size")?))
+    /// A number that RocksDB keeps, summed over the families.
+    fn property(&self, name: &properties::PropName) -> Result<u64, Error> {
+        let mut sum = 0;
+        for family in [SYSTEM, META] {
+            let value = self.db.property_int_value_cf(self.family(family)?, name);
+            sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
+        }
+        Ok(sum)
     }
 
     /// Stops compactions and flushes and waits for those under way: before the engine is closed or its folder goes.

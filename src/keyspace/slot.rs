@@ -295,14 +295,13 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Ok(()) };
         // Most of the work, while commits go on.
         self.env.sync_logs();
-        let bytes = {
+        let (applied, bytes) = {
             // Nothing is committed to this slot now: what the memtables hold is in logs that are synced next.
             let _commit = self.commit.lock();
             self.env.sync_logs();
-            store.engine.begin_flush()?;
-            self.unflushed()
+            (store.engine.begin_flush()?, self.unflushed())
         };
-        let applied = store.engine.flush()?;
+        store.engine.finish_flush(applied)?;
         self.engine_flushed_to(applied.position, bytes);
         Ok(())
     }
@@ -684,8 +683,10 @@ fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
     }
     if held.first().is_some_and(|(slot, ..)| (slot.env.sync_always)()) && held.len() > 1 {
         // Before any other record can follow: one that is durable must not stand behind a write that a power cut tears.
+        // The logs have the record now, and the engines must follow, also where this fails: such a slot is closed, and whoever waits
+        // for the record to be durable is told.
         for ((slot, ..), (_, end)) in held.iter().zip(&ends) {
-            slot.sync_to(end.index)?;
+            drop(slot.sync_to(end.index));
         }
     }
     Ok(ends.into_iter().map(|(_, end)| end).collect())
