@@ -1,12 +1,14 @@
 //! The keyspace: databases, their slots, and the path that every write takes.
 //!
 //! A command locks its keys ([`locks`]), reads and changes state by effects ([`effect`]) in a [`Transaction`]; the slot
-//! commits them ([`slot`]): log, engine, then visible. Replicas ([`replay`]) and recovery ([`recovery`])
-//! apply the same effects. What is on disk, and how it is replaced: [`store`].
+//! commits them ([`commit`]): log, engine, then visible. Replicas ([`replay`]) and recovery ([`recovery`])
+//! apply the same effects. What is on disk, and how it is replaced: [`store`], [`generations`].
 
 mod cache;
+mod commit;
 pub mod effect;
 mod error;
+mod generations;
 mod housekeeping;
 mod locks;
 mod overlay;
@@ -285,7 +287,7 @@ impl Keyspace {
         let until = Instant::now() + patience;
         let closed = self.all_slots().all(|slot| slot.close(until.saturating_duration_since(Instant::now())));
         while self.env.retiring.load(Ordering::Acquire) > 0 && Instant::now() < until {
-            std::thread::sleep(slot::RETIRE_POLL);
+            std::thread::sleep(generations::RETIRE_POLL);
         }
         closed && self.env.retiring.load(Ordering::Acquire) == 0
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::commit::SlotWrite;
 use super::effect::{Effect, State};
 use super::locks::StripeGuard;
 use super::overlay::Overlay;
-use super::slot::{Slot, SlotWrite};
+use super::slot::Slot;
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::Entry;

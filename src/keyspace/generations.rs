@@ -1,0 +1,225 @@
+//! Replacing a slot's data as a whole: its first store, FLUSHDB, a full sync, and the end. Each builds a new generation beside the old
+//! one ([`super::store`]) and swaps when nothing can fail any more but the swap itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::commit::{SlotWrite, append_multi, lock_commits};
+use super::effect::Effect;
+use super::slot::{Committer, Slot, SlotEnv, Store};
+use super::store::{Current, move_dir};
+use crate::binlog::{Draft, Position, Writer};
+use crate::engine::{Applied, Batch, Engine};
+
+impl Slot {
+    /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
+    /// on them. `lock_all` takes the key locks, after the slots' maintenance locks as everywhere. Slots that were never written are left alone.
+    pub(super) fn flush_data<G>(slots: &[&Slot], time: u64, lock_all: impl FnOnce() -> G) -> Result<(), Error> {
+        let _maintenance: Vec<_> = slots.iter().map(|slot| slot.maintenance.lock()).collect();
+        let _all = lock_all();
+        let slots: Vec<&Slot> = slots.iter().copied().filter(|slot| slot.store.load().is_some()).collect();
+        let mut held = lock_commits(slots.iter().map(|slot| {
+            let mut draft = Draft::new(time);
+            Effect::Flush.encode(draft.effects());
+            (*slot, SlotWrite { drafts: vec![draft], batch: Batch::default() })
+        }));
+        let ends = append_multi(&mut held)?;
+        // Each slot waits for the disk a few times: let them wait together.
+        std::thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(held.len());
+            for ((slot, c, _), end) in held.iter_mut().zip(ends) {
+                let (slot, c) = (*slot, &mut **c);
+                threads.push(scope.spawn(move || slot.swap_for_empty(c, end, time)));
+            }
+            let join = |t: std::thread::ScopedJoinHandle<'_, Result<(), Error>>| match t.join() {
+                Ok(result) => result,
+                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
+            };
+            // All of them are waited for, and the first error told.
+            threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+        })
+    }
+
+    /// FLUSHDB received from a master as the record `run` that ends at `end`. `lock_all` takes the key locks.
+    pub(super) fn flush_data_run<G>(
+        &self,
+        run: &[u8],
+        end: Position,
+        time: u64,
+        lock_all: impl FnOnce() -> G,
+    ) -> Result<(), Error> {
+        let _maintenance = self.maintenance.lock();
+        let _all = lock_all();
+        let mut c = self.commit.lock();
+        let (_, writer) = self.writable(&mut c)?;
+        writer.append_run(run, end)?;
+        self.swap_for_empty(&mut c, end, time)
+    }
+
+    /// The second half of a FLUSHDB whose record ends at `end`: an empty engine in the place of the present one.
+    fn swap_for_empty(&self, c: &mut Committer, end: Position, time: u64) -> Result<(), Error> {
+        c.time = c.time.max(time);
+        let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
+        let replaced = || {
+            let current = Current { engine: self.layout.unused()?.engine, ..store.current };
+            let engine = self.create_engine(current, Applied { position: end, time: c.time })?;
+            self.layout.set_current(current)?;
+            Ok((engine, current))
+        };
+        let (engine, current) = replaced().map_err(|e: Error| {
+            self.close_for_writes(format!("logged FLUSHDB, but the engine was not replaced: {e}"))
+        })?;
+        self.store.store(Some(Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() })));
+        self.env.cache.renew(&self.cache_id);
+        self.engine_flushed_to(end, self.unflushed());
+        self.publish(end);
+        retire(&self.env, store, false);
+        Ok(())
+    }
+
+    /// FLUSHDB found in the log at recovery, where the engine has no readers yet.
+    pub(super) fn recover_flush(&self, applied: Applied) -> Result<Arc<Store>, Error> {
+        let Some(store) = self.store.load_full() else {
+            return Err(Error::BadEffect("flush of a slot without a store".into()));
+        };
+        let current = Current { engine: self.layout.unused()?.engine, ..store.current };
+        let engine = self.create_engine(current, applied)?;
+        self.layout.set_current(current)?;
+        let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
+        self.store.store(Some(new.clone()));
+        retire(&self.env, store, false);
+        Ok(new)
+    }
+
+    fn create_engine(&self, current: Current, applied: Applied) -> Result<Engine, Error> {
+        let dir = self.layout.engine_dir(current.engine);
+        crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+        Ok(Engine::create(&dir, &self.env.engine, applied)?)
+    }
+
+    /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
+    /// (`None`, for a slot its master never wrote). `all_locked` takes the key locks once everything that can
+    /// fail or take long is done. The old data are served until then; on an error they stay.
+    pub(super) fn install<G>(
+        &self,
+        received: Option<&Path>,
+        applied: Applied,
+        all_locked: impl FnOnce() -> G,
+    ) -> Result<(), Error> {
+        let _maintenance = self.maintenance.lock();
+        self.layout.create_dirs()?;
+        let old = self.store.load_full();
+        let current = self.layout.unused()?;
+        let engine = match received {
+            Some(folder) => {
+                let dir = self.layout.engine_dir(current.engine);
+                crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+                move_dir(folder, &dir)?;
+                let (engine, inside) = Engine::open(&dir, &self.env.engine)?;
+                if inside != applied {
+                    let why = format!("contains {}, its info says {}", inside.position, applied.position);
+                    return Err(Error::damaged(&dir, why));
+                }
+                engine
+            }
+            None => self.create_engine(current, applied)?,
+        };
+        let log_dir = self.layout.log_dir(current.log);
+        crate::fsutil::remove_dir(&log_dir).map_err(Error::io(&log_dir))?;
+        let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;
+        let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
+
+        let all = all_locked();
+        let mut c = self.commit.lock();
+        self.layout.set_current(current).map_err(|e| self.close_for_writes(e))?;
+        self.store.store(Some(store));
+        self.env.cache.renew(&self.cache_id);
+        self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
+        self.sync.store(Some(writer.sync_handle()));
+        *c = Committer { writer: Some(writer), time: applied.time };
+        self.engine_flushed_to(applied.position, self.unflushed());
+        self.fault.store(None);
+        self.publish(applied.position);
+        drop((c, all));
+        if let Some(old) = old {
+            retire(&self.env, old, true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_store(&self, engine: Engine, current: Current) -> Arc<Store> {
+        let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir: self.layout.log_dir(current.log) });
+        self.store.store(Some(store.clone()));
+        store
+    }
+
+    /// Closes log and engine, for good: the slot reads as empty and takes no writes. Waits for readers of the engine, up to `patience`;
+    /// false if some are left, and the engine is closed when they are done.
+    pub(super) fn close(&self, patience: Duration) -> bool {
+        let _maintenance = self.maintenance.lock();
+        let mut c = self.commit.lock();
+        self.fault.store(Some(Arc::new("the server is shutting down".into())));
+        c.writer = None;
+        let Some(store) = self.store.swap(None) else { return true };
+        store.engine.stop_background_work();
+        let until = Instant::now() + patience;
+        while store.has_readers() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(RETIRE_POLL);
+        }
+        true
+    }
+
+    /// Points the store at another log folder, at recovery.
+    pub(super) fn replace_log(&self, current: Current, log_dir: PathBuf) {
+        self.store.rcu(|old| {
+            old.as_ref().map(|old| Arc::new(Store { engine: old.engine.clone(), current, log_dir: log_dir.clone() }))
+        });
+    }
+
+    /// The first write: folders, engine, log, and last the file that makes them valid.
+    pub(super) fn create_store(&self) -> Result<Writer, Error> {
+        self.layout.create_dirs()?;
+        let current = self.layout.unused()?;
+        let engine = self.create_engine(current, Applied { position: Position::START, time: 0 })?;
+        let log_dir = self.layout.log_dir(current.log);
+        let writer = Writer::create(&log_dir, Position::START, (self.env.binlog_file_size)())?;
+        self.layout.set_current(current)?;
+        self.sync.store(Some(writer.sync_handle()));
+        self.set_store(engine, current);
+        Ok(writer)
+    }
+}
+
+/// How often an engine that is to be closed is looked at for readers.
+pub(super) const RETIRE_POLL: Duration = Duration::from_millis(10);
+
+/// Lets go of a replaced generation: its folders go when its last reader is done.
+fn retire(env: &Arc<SlotEnv>, store: Arc<Store>, with_log: bool) {
+    let own_env = env.clone();
+    let wait = move || {
+        store.engine.stop_background_work();
+        while store.has_readers() {
+            std::thread::sleep(RETIRE_POLL);
+        }
+        let mut dirs = vec![store.engine.path().to_path_buf()];
+        dirs.extend(with_log.then(|| store.log_dir.clone()));
+        drop(store);
+        for dir in dirs {
+            if let Err(e) = crate::fsutil::remove_dir(&dir) {
+                tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
+            }
+        }
+        own_env.retiring.fetch_sub(1, Ordering::AcqRel);
+    };
+    env.retiring.fetch_add(1, Ordering::AcqRel);
+    if let Err(e) = std::thread::Builder::new().name("retire".into()).spawn(wait) {
+        env.retiring.fetch_sub(1, Ordering::AcqRel);
+        tracing::warn!("no thread to remove a replaced engine: {e}; it goes at the next start");
+    }
+}
