@@ -17,7 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Error;
 use super::slot::{Committer, Slot};
-use crate::binlog::{Draft, Participant, Position};
+use crate::binlog::{self, Draft, Participant, Position};
 use crate::engine::{Applied, Batch};
 
 /// Writes to one slot that are committed together.
@@ -157,10 +157,16 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
             write.drafts.iter_mut().for_each(|d| d.set_participants(&participants));
         }
         // Not `writable` again: whatever has closed the slot meanwhile, the logs before it have the record already.
-        let Some(writer) = &mut c.writer else { continue };
-        let before = writer.tail();
-        match writer.append(write.drafts.iter(), slot.env.term.load(Ordering::Relaxed)) {
-            Ok(end) => ends.push((before, end)),
+        let appended = match &mut c.writer {
+            Some(writer) => {
+                let before = writer.tail();
+                let term = slot.env.term.load(Ordering::Relaxed);
+                writer.append(write.drafts.iter(), term).map(|end| (before, end))
+            }
+            None => Err(binlog::Error::Broken(format!("{slot} is closed"))),
+        };
+        match appended {
+            Ok(end) => ends.push(end),
             Err(e) => {
                 for ((_, c, _), (before, _)) in held.iter_mut().zip(&ends) {
                     if let Some(writer) = &mut c.writer {
