@@ -113,23 +113,8 @@ impl Slot {
         self.layout.create_dirs()?;
         let old = self.store.load_full();
         let current = self.layout.unused()?;
-        let engine = match received {
-            Some(folder) => {
-                let dir = self.layout.engine_dir(current.engine);
-                crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
-                move_dir(folder, &dir)?;
-                let (engine, inside) = Engine::open(&dir, &self.env.engine)?;
-                if inside != applied {
-                    let why = format!("contains {}, its info says {}", inside.position, applied.position);
-                    return Err(Error::damaged(&dir, why));
-                }
-                engine
-            }
-            None => self.create_engine(current, applied)?,
-        };
-        let log_dir = self.layout.log_dir(current.log);
-        crate::fsutil::remove_dir(&log_dir).map_err(Error::io(&log_dir))?;
-        let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;
+        let (engine, log_dir, writer) =
+            self.build(current, received, applied).inspect_err(|_| self.discard(current))?;
         let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
 
         let all = all_locked();
@@ -148,6 +133,40 @@ impl Slot {
             retire(&self.env, old, true);
         }
         Ok(())
+    }
+
+    /// A new generation beside the present one: the received engine, or an empty one, and a log that begins after `applied`.
+    fn build(
+        &self,
+        current: Current,
+        received: Option<&Path>,
+        applied: Applied,
+    ) -> Result<(Engine, PathBuf, Writer), Error> {
+        let engine = match received {
+            Some(folder) => {
+                let dir = self.layout.engine_dir(current.engine);
+                move_dir(folder, &dir)?;
+                let (engine, inside) = Engine::open(&dir, &self.env.engine)?;
+                if inside != applied {
+                    let why = format!("contains {}, its info says {}", inside.position, applied.position);
+                    return Err(Error::damaged(&dir, why));
+                }
+                engine
+            }
+            None => self.create_engine(current, applied)?,
+        };
+        let log_dir = self.layout.log_dir(current.log);
+        let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;
+        Ok((engine, log_dir, writer))
+    }
+
+    /// Removes what a generation that failed to be built has left, so that tries do not add up. CURRENT must not name it.
+    fn discard(&self, current: Current) {
+        for dir in [self.layout.engine_dir(current.engine), self.layout.log_dir(current.log)] {
+            if let Err(e) = crate::fsutil::remove_dir(&dir) {
+                tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
+            }
+        }
     }
 
     pub(super) fn set_store(&self, engine: Engine, current: Current) -> Arc<Store> {
@@ -186,9 +205,8 @@ impl Slot {
     pub(super) fn create_store(&self) -> Result<Writer, Error> {
         self.layout.create_dirs()?;
         let current = self.layout.unused()?;
-        let engine = self.create_engine(current, Applied { position: Position::START, time: 0 })?;
-        let log_dir = self.layout.log_dir(current.log);
-        let writer = Writer::create(&log_dir, Position::START, (self.env.binlog_file_size)())?;
+        let applied = Applied { position: Position::START, time: 0 };
+        let (engine, _, writer) = self.build(current, None, applied).inspect_err(|_| self.discard(current))?;
         self.layout.set_current(current)?;
         self.sync.store(Some(writer.sync_handle()));
         self.set_store(engine, current);

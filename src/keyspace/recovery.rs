@@ -365,4 +365,23 @@ mod tests {
         drop(tx);
         assert!(values(&recovered).iter().all(|v| !v.is_empty()));
     }
+
+    #[test]
+    fn data_that_are_not_what_was_promised_leave_no_trace() {
+        let live = tempfile::tempdir().unwrap();
+        let keyspace = open(live.path());
+        (0..KEYS).for_each(|n| set(&keyspace, [n].into_iter(), "old"));
+        let slot = &keyspace.db(0).slots()[1];
+        let received = live.path().join("received");
+        let inside = slot.checkpoint(&received).unwrap().unwrap();
+        let promised = Applied { time: inside.time + 1, ..inside };
+        assert!(keyspace.install(slot, Some(&received), promised).is_err());
+        for folder in ["db/db0/1", "binlog/db0/1"] {
+            let entries = fs::read_dir(live.path().join(folder)).unwrap().map(|e| e.unwrap().file_type().unwrap());
+            assert_eq!(entries.filter(|t| t.is_dir()).count(), 1, "{folder}");
+        }
+        assert_eq!(values(&keyspace), vec!["old"; KEYS as usize]);
+        set(&keyspace, 0..KEYS, "new");
+        assert_eq!(values(&keyspace), vec!["new"; KEYS as usize]);
+    }
 }
