@@ -4,6 +4,8 @@
 //!
 //! - [`server`]: the `Server` value that wires everything together, start and stop
 //! - [`daemon`]: daemon manners: detaching, pidfile, log files, signals
+//! - [`events`]: who is told of changes to keys
+//! - [`pubsub`]: channels and keyspace notifications
 //! - [`net`]: listener, connections, the RESP codec, the client registry
 //! - [`command`]: the command table and one file a family of commands
 //! - [`observe`]: INFO, counters, the slow log
@@ -25,10 +27,12 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod events;
 pub mod fsutil;
 pub mod keyspace;
 pub mod net;
 pub mod observe;
+pub mod pubsub;
 pub mod replication;
 pub mod server;
 pub mod snapshot;

@@ -10,13 +10,15 @@ use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::command::{ScanCursors, Table};
+use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
 use crate::engine::{self, EngineOptions};
+use crate::events::KeyEvents;
 use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
 use crate::observe::{SlowLog, Stats};
+use crate::pubsub::PubSub;
 use crate::replication::{self, NodeState, PeerListeners};
 use crate::snapshot::Bgsave;
 
@@ -65,6 +67,8 @@ pub struct Server {
     pub stats: Stats,
     pub slowlog: SlowLog,
     pub scan_cursors: ScanCursors,
+    pub events: Arc<KeyEvents>,
+    pub pubsub: PubSub,
     pub replication: Arc<replication::Manager>,
     pub bgsave: Bgsave,
     pub start_time: SystemTime,
@@ -99,7 +103,9 @@ impl Server {
             ms = began.elapsed().as_millis() as u64,
             "ready"
         );
-        Ok(Arc::new(Server {
+        let events = Arc::new(KeyEvents::default());
+        keyspace.set_observer(events.clone());
+        let server = Arc::new(Server {
             bgsave: Bgsave::new(config.dump_path()),
             config,
             keyspace,
@@ -108,6 +114,8 @@ impl Server {
             stats: Stats::new(),
             slowlog: SlowLog::new(),
             scan_cursors: ScanCursors::new(),
+            events,
+            pubsub: PubSub::default(),
             replication,
             start_time: SystemTime::now(),
             run_id,
@@ -115,7 +123,9 @@ impl Server {
             housekeeping: Mutex::new(Some(housekeeping)),
             shutdown: watch::Sender::new(false),
             _lock: lock,
-        }))
+        });
+        server.events.set_server(Arc::downgrade(&server));
+        Ok(server)
     }
 
     /// Serves clients until [`Server::request_shutdown`], then stops in order: no new clients, running pipelines finish, replication
@@ -160,6 +170,13 @@ impl Server {
         }
         if !self.keyspace.close(CLOSE_PATIENCE) {
             tracing::warn!("stopping although some reads have not finished");
+        }
+    }
+
+    /// Does what a command wanted done once its writes are committed.
+    pub fn after_commit(&self, after: After) {
+        match after {
+            After::Notify { db, class, event, key } => self.pubsub.notify(db, class, event, &key),
         }
     }
 

@@ -5,20 +5,25 @@
 //! committed: when that fails, every reply that may rest on the group's writes becomes the error.
 
 use std::{
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use super::{Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, error::lossy};
+use super::{
+    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within,
+    blocking::{Session, Waiter},
+    error::lossy,
+};
 use crate::{
     config::SyncMode,
-    keyspace::{self, Keyspace, Locked, Transaction},
+    keyspace::{self, Keyspace, LockPlan, Locked, Transaction},
     net::{
         Client, Reply,
         resp::{Limits, ProtocolError},
     },
+    pubsub::EventClass,
     server::Server,
 };
 
@@ -30,12 +35,13 @@ const MAX_GROUP_BYTES: usize = 1 << 20;
 const SHOWN: usize = 128;
 
 /// What the connection does after a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Goes on with the next one.
     Next,
     /// Runs this one on the blocking pool with [`Pipeline::run_alone`], then goes on.
     Pool(PoolCall),
+    /// Parks the session until this one is served.
+    Block(Arc<Waiter>),
     /// Writes the replies and ends.
     Close,
 }
@@ -43,6 +49,13 @@ pub enum Outcome {
 /// A command that passed its checks and waits to run on the blocking pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolCall(u32);
+
+/// What is to happen once the writes of a command are committed.
+#[derive(Clone, Debug)]
+pub enum After {
+    /// A keyspace notification.
+    Notify { db: usize, class: EventClass, event: &'static str, key: Bytes },
+}
 
 /// Buffers of a connection that its pipelines use one after the other.
 #[derive(Default)]
@@ -65,12 +78,24 @@ pub struct Pipeline<'a> {
     reply: &'a mut Reply,
     scratch: &'a mut Scratch,
     tx: Transaction<'a>,
+    after: Vec<After>,
+    on_pool: bool,
+    retry: Retry,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     /// Whether something was committed whose durability the replies have to wait for.
     awaits_sync: bool,
     clock: Clock,
     calls: Calls,
+}
+
+/// Whether the pipeline tries a waiting command again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    No,
+    Yes,
+    /// It does, and the command found nothing again.
+    InVain,
 }
 
 /// Time, read once a command.
@@ -130,6 +155,9 @@ impl<'a> Pipeline<'a> {
             reply,
             scratch,
             tx: server.keyspace.transaction(),
+            after: Vec::new(),
+            on_pool: false,
+            retry: Retry::No,
             open: 0,
             awaits_sync: false,
             clock: Clock::start(&server.keyspace),
@@ -166,40 +194,64 @@ impl<'a> Pipeline<'a> {
             }
         };
         let spec = command.spec;
-        if !spec.arity_fits(args.len()) {
-            return self.refuse(Some(command), &CommandError::Arity(command.full_name.clone()));
+        if let Err(error) = check(server, self.client, command, args) {
+            return self.refuse(Some(command), &error);
         }
-        if !self.client.authenticated() && !spec.flags.has(Flags::NO_AUTH) && self.must_authenticate() {
-            return self.refuse(Some(command), &CommandError::Static("NOAUTH Authentication required."));
+        if !spec.flags.has(Flags::IN_MULTI)
+            && let Some(multi) = &mut self.client.multi
+        {
+            if spec.flags.has(Flags::NO_MULTI) {
+                let error = CommandError::Static("ERR Command not allowed inside a transaction");
+                return self.refuse(Some(command), &error);
+            }
+            multi.push(command.index, args);
+            self.reply.simple("QUEUED");
+            return Outcome::Next;
         }
-        if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !self.may_write_apart(spec, args) {
-            let readonly = CommandError::Static("READONLY You can't write against a read only replica.");
-            return self.refuse(Some(command), &readonly);
-        }
-        if spec.flags.has(Flags::BLOCKING_POOL) {
+        if self.is_for_pool(spec) {
             self.commit();
             return Outcome::Pool(PoolCall(command.index));
         }
-        self.execute(command, args);
-        if self.client.is_closing() { Outcome::Close } else { Outcome::Next }
+        match self.execute(command, args) {
+            Outcome::Next if self.client.is_closing() => Outcome::Close,
+            outcome => outcome,
+        }
     }
 
-    /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
-    /// taken out of replication. The log of the others is the master's, and no client's to write.
-    fn may_write_apart(&self, spec: &Spec, args: &[Bytes]) -> bool {
-        if self.server.config.slave_read_only() {
-            return false;
-        }
-        let mut keys = Vec::new();
-        spec.keys.collect(self.client.db(), args, &mut keys);
-        !keys.is_empty() && keys.iter().all(|key| self.server.replication.is_detached(key.db))
+    /// Whether a command, or one of those queued for EXEC, may take long.
+    fn is_for_pool(&self, spec: &Spec) -> bool {
+        let queued = |multi: &super::Multi| {
+            let mut specs = multi.queue().iter().filter_map(|queued| self.server.commands.get(queued.command));
+            specs.any(|command| command.spec.flags.has(Flags::BLOCKING_POOL))
+        };
+        spec.flags.has(Flags::BLOCKING_POOL) || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
     }
 
-    /// Runs a command that [`Pipeline::run`] put off to the blocking pool.
-    pub fn run_alone(&mut self, call: PoolCall, args: &[Bytes]) {
-        if let Some(command) = self.server.commands.get(call.0) {
-            self.execute(command, args);
+    /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
+    pub fn run_alone(&mut self, call: PoolCall, args: &[Bytes]) -> Outcome {
+        self.on_pool = true;
+        match self.server.commands.get(call.0) {
+            Some(command) => self.execute(command, args),
+            None => Outcome::Next,
         }
+    }
+
+    /// Runs a waiting command again, by whatever thread. False when it goes on waiting.
+    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> bool {
+        let Session { client, reply, scratch } = session;
+        let mut pipeline = Pipeline::begin(server, client, reply, scratch);
+        // Where it runs now it must not be put off once more.
+        pipeline.on_pool = true;
+        pipeline.retry = Retry::Yes;
+        if let Lookup::Found(command) = server.commands.lookup(args) {
+            match check(server, pipeline.client, command, args) {
+                Ok(()) => drop(pipeline.execute(command, args)),
+                Err(error) => drop(pipeline.refuse(Some(command), &error)),
+            }
+        }
+        let served = pipeline.retry != Retry::InVain;
+        pipeline.finish(args);
+        served
     }
 
     /// Replies to a request that is no RESP; the connection ends after it.
@@ -207,47 +259,135 @@ impl<'a> Pipeline<'a> {
         self.error(&error.to_string());
     }
 
-    fn execute(&mut self, command: &'a Command, args: &[Bytes]) {
-        let spec = command.spec;
-        let keyed = !spec.keys.is_none();
-        if !keyed && !spec.flags.has(Flags::FAST) {
+    fn execute(&mut self, command: &'a Command, args: &[Bytes]) -> Outcome {
+        if command.spec.flags.has(Flags::PLANNED) {
+            return self.execute_planned(command, args);
+        }
+        let keyed = !command.spec.keys.is_none();
+        if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
         if keyed {
             self.lock(command, args);
         }
-        self.count_from(command.index);
-        self.client.begin_command(command.index);
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
+        let result = self.call(command, args, waited);
+        let outcome = self.conclude(command, args, result);
+        let (bytes, commands) = self.tx.size();
+        if self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS) {
+            self.commit();
+        }
+        outcome
+    }
+
+    /// Executes a command that comes to know its keys only while it runs: with the locks that it is known to need, again with
+    /// more when these turn out not to be all. What it writes is committed by itself.
+    fn execute_planned(&mut self, command: &'a Command, args: &[Bytes]) -> Outcome {
+        self.commit();
+        let mut plan = self.plan(command, args);
+        let outcome = loop {
+            let waited = {
+                self.tx.lock_plan(&mut plan);
+                self.clock.lap()
+            };
+            let (db, multi) = (self.client.db(), self.client.multi.clone());
+            let result = self.call(command, args, waited);
+            if let Err(CommandError::Suspend(suspend)) = &result {
+                // Nothing has happened: whoever takes it up finds what it began with.
+                self.tx.abort();
+                self.after.clear();
+                self.client.select(db);
+                self.client.multi = multi;
+                if let Suspend::Conflict(conflict) = **suspend {
+                    plan.learn(conflict);
+                    continue;
+                }
+            }
+            break self.conclude(command, args, result);
+        };
+        self.commit();
+        outcome
+    }
+
+    /// What a planned command is known to need.
+    fn plan(&self, command: &Command, args: &[Bytes]) -> LockPlan {
+        let mut plan = LockPlan::default();
+        let db = self.client.db();
+        for (key, exclusive) in keys_of(self.server, command, db, args) {
+            plan.add(&self.server.keyspace, key.db, &key.key, exclusive);
+        }
+        if is_exec(command.spec)
+            && let Some(multi) = &self.client.multi
+        {
+            multi.plan(self.server, db, &mut plan);
+            for (db, key) in self.client.watched.keys() {
+                plan.add(&self.server.keyspace, db, key, false);
+            }
+        }
+        plan
+    }
+
+    /// Runs the handler of a command whose keys are locked. An error is in the reply, unless the command is suspended.
+    fn call(&mut self, command: &'a Command, args: &[Bytes], waited: Duration) -> Result<(), CommandError> {
+        self.count_from(command.index);
+        self.client.begin_command(command.index);
         let start = self.reply.len();
         let mut ctx = Ctx {
             server: self.server,
             client: &mut *self.client,
             reply: &mut *self.reply,
             tx: &mut self.tx,
+            after: &mut self.after,
             now: self.clock.now(),
+            within: Within::Nothing,
+            on_pool: self.on_pool,
         };
-        if let Err(error) = (spec.handler)(&mut ctx, args) {
+        let result = (command.spec.handler)(&mut ctx, args);
+        if let Err(error) = &result {
             self.reply.truncate(start);
+            if matches!(error, CommandError::Suspend(_)) {
+                self.clock.lap();
+                return result;
+            }
             self.error(&error.to_string());
             command.stats.failed.fetch_add(1, Relaxed);
         }
-        let pending = self.tx.pending();
-        if keyed && pending {
+        if self.tx.pending() {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
         self.calls.calls += 1;
         self.calls.add(passed);
-        self.calls.last_write = spec.flags.has(Flags::WRITE).then_some(passed);
+        self.calls.last_write = command.spec.flags.has(Flags::WRITE).then_some(passed);
         if self.is_slow(passed) {
             self.calls.last_write = None;
             self.log_slow(command, args, passed);
         }
-        let (bytes, commands) = self.tx.size();
-        if pending && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS) {
-            self.commit();
+        Ok(())
+    }
+
+    /// What follows from how a command ended. Its keys are still locked.
+    fn conclude(&mut self, command: &'a Command, args: &[Bytes], result: Result<(), CommandError>) -> Outcome {
+        let Err(CommandError::Suspend(suspend)) = result else { return Outcome::Next };
+        match *suspend {
+            Suspend::OnPool => {
+                self.commit();
+                Outcome::Pool(PoolCall(command.index))
+            }
+            Suspend::Until(_) if self.retry != Retry::No => {
+                self.retry = Retry::InVain;
+                Outcome::Next
+            }
+            Suspend::Until(block) => {
+                let waiter = self.server.events.blocked.enter(self.client.db(), block, args);
+                self.commit();
+                Outcome::Block(waiter)
+            }
+            Suspend::Conflict(_) => {
+                self.error("ERR the command touched a key that it did not name");
+                Outcome::Next
+            }
         }
     }
 
@@ -288,6 +428,10 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
         }
+        let after = std::mem::take(&mut self.after);
+        if committed.is_ok() {
+            after.into_iter().for_each(|after| self.server.after_commit(after));
+        }
         match committed {
             Ok(()) if wrote && self.server.config.sync() == SyncMode::Always => self.awaits_sync = true,
             Ok(()) => {}
@@ -297,6 +441,10 @@ impl<'a> Pipeline<'a> {
             self.scratch.marks.clear();
         }
         self.open = self.scratch.marks.len();
+        // A command that is tried again is run by somebody who goes on to serve others.
+        if wrote && self.retry == Retry::No {
+            self.server.events.blocked.serve(self.server);
+        }
     }
 
     /// Commits what is open and, under `sync : always`, waits until it is durable. Must be called before the replies are
@@ -344,6 +492,9 @@ impl<'a> Pipeline<'a> {
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
+        if let Some(multi) = &mut self.client.multi {
+            multi.refuse();
+        }
         self.error(&error.to_string());
         Outcome::Next
     }
@@ -385,6 +536,82 @@ impl<'a> Pipeline<'a> {
             );
         }
     }
+}
+
+fn is_exec(spec: &Spec) -> bool {
+    spec.name == "exec"
+}
+
+/// Whether a request may be executed, or queued, for this client at this time.
+pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &[Bytes]) -> Result<(), CommandError> {
+    let spec = command.spec;
+    if !spec.arity_fits(args.len()) {
+        return Err(CommandError::Arity(command.full_name.clone()));
+    }
+    let open = client.authenticated() || spec.flags.has(Flags::NO_AUTH);
+    if !open && !server.config.requirepass().is_empty() {
+        return Err(CommandError::Static("NOAUTH Authentication required."));
+    }
+    if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !may_write_apart(server, client, spec, args) {
+        return Err(CommandError::Static("READONLY You can't write against a read only replica."));
+    }
+    Ok(())
+}
+
+/// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
+/// taken out of replication. The log of the others is the master's, and no client's to write.
+fn may_write_apart(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    if server.config.slave_read_only() {
+        return false;
+    }
+    let mut keys = Vec::new();
+    spec.keys.collect(client.db(), args, &mut keys);
+    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(key.db))
+}
+
+/// The keys of a request, and whether it takes them exclusively.
+pub(super) fn keys_of(
+    server: &Server,
+    command: &Command,
+    db: usize,
+    args: &[Bytes],
+) -> impl Iterator<Item = (KeyRef, bool)> {
+    let exclusive = command.spec.flags.has(Flags::WRITE) || command.spec.flags.has(Flags::MAY_REPLICATE);
+    let mut found = Vec::new();
+    command.spec.keys.collect(db, args, &mut found);
+    // A database that is not there is the handler's to refuse.
+    let databases = server.keyspace.databases();
+    found.into_iter().filter(move |key| key.db < databases).map(move |key| (key, exclusive))
+}
+
+/// Runs a command inside of another one, EXEC or a script, in its transaction. [`check`] is the caller's. An error is the caller's to
+/// reply with, unless it is a [`Suspend`], which ends the outer command.
+pub(super) fn call_within(
+    ctx: &mut Ctx<'_, '_>,
+    within: Within,
+    command: &Command,
+    args: &[Bytes],
+) -> Result<(), CommandError> {
+    let db = ctx.client.db();
+    for (key, exclusive) in keys_of(ctx.server, command, db, args) {
+        ctx.tx.ensure(key.db, &key.key, exclusive)?;
+    }
+    if command.spec.flags.has(Flags::ALL_KEYS) {
+        ctx.tx.ensure_everything()?;
+        ctx.tx.commit_so_far()?;
+    }
+    let began = Instant::now();
+    let outer = std::mem::replace(&mut ctx.within, within);
+    let result = (command.spec.handler)(ctx, args);
+    ctx.within = outer;
+    match &result {
+        Err(CommandError::Suspend(_)) => return result,
+        Err(_) => drop(command.stats.failed.fetch_add(1, Relaxed)),
+        Ok(()) => {}
+    }
+    command.stats.calls.fetch_add(1, Relaxed);
+    command.stats.usec.fetch_add(began.elapsed().as_micros() as u64, Relaxed);
+    result
 }
 
 /// Whether this is the beginning of an HTTP request, which may be a web page's attempt to make a browser talk to us.

@@ -1,6 +1,7 @@
 //! Why a command failed, in Redis's words.
 
-use crate::keyspace;
+use super::blocking::Block;
+use crate::keyspace::{self, Conflict};
 
 /// An error reply. Its `Display` is the whole error line, code first, without the leading `-`.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +39,35 @@ pub enum CommandError {
         /// The container's name in upper case.
         container: &'static str,
     },
+    /// Not an answer: the command is to run otherwise or later.
+    #[error("ERR the command cannot wait here")]
+    Suspend(Box<Suspend>),
     /// The storage refused or failed.
     #[error("{code} {0}", code = code(.0))]
     Keyspace(#[from] keyspace::Error),
+}
+
+/// Why a command did not run to its end. What it did until then is taken back.
+#[derive(Debug)]
+pub enum Suspend {
+    /// It may take long: to be run on the blocking pool.
+    OnPool,
+    /// There is nothing for it yet.
+    Until(Block),
+    /// It needs a key that is not locked and not free: to be run again with more locks.
+    Conflict(Conflict),
+}
+
+impl From<Suspend> for CommandError {
+    fn from(suspend: Suspend) -> Self {
+        CommandError::Suspend(Box::new(suspend))
+    }
+}
+
+impl From<Conflict> for CommandError {
+    fn from(conflict: Conflict) -> Self {
+        Suspend::Conflict(conflict).into()
+    }
 }
 
 impl CommandError {

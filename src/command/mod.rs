@@ -5,6 +5,7 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+pub mod blocking;
 mod client;
 mod config;
 mod connection;
@@ -26,13 +27,15 @@ mod slowlog;
 mod spec;
 mod string;
 mod table;
+mod transactions;
 
-pub use context::Ctx;
-pub use dispatch::{Outcome, Pipeline, PoolCall, Scratch};
-pub use error::CommandError;
+pub use context::{Ctx, Within};
+pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
+pub use error::{CommandError, Suspend};
 pub use scan::ScanCursors;
 pub use spec::{Flags, Group, Handler, KeyRef, Keys, Spec};
 pub use table::{Command, CommandStats, Lookup, Table};
+pub use transactions::{Multi, WatchTable, Watched};
 
 /// Every command of this server, family by family.
 pub static FAMILIES: &[&[Spec]] = &[
@@ -44,5 +47,6 @@ pub static FAMILIES: &[&[Spec]] = &[
     persistence::PERSISTENCE,
     string::STRING,
     keys::KEYS,
+    transactions::TRANSACTIONS,
     scan::SCAN,
 ];

@@ -107,14 +107,14 @@ fn dbsize(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     let db = ctx.db();
-    ctx.server.keyspace.flush_db(Some(db), ctx.now)?;
+    ctx.tx.flush_db(Some(db), ctx.now)?;
     ctx.reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
-    ctx.server.keyspace.flush_db(None, ctx.now)?;
+    ctx.tx.flush_db(None, ctx.now)?;
     ctx.reply.ok();
     Ok(())
 }

@@ -117,6 +117,24 @@ impl Flags {
     /// Never enters the slow log, because its arguments are secrets.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 12);
 
+    /// Comes to know its keys only while it runs: scripts, EXEC, SORT. Runs by itself, with what it turns out to need locked
+    /// ([`crate::keyspace::LockPlan`]); all it writes is one write.
+    pub const PLANNED: Flags = Flags(1 << 13);
+    /// Not queued by MULTI, but carried out at once.
+    pub const IN_MULTI: Flags = Flags(1 << 14);
+    /// Refused inside of MULTI.
+    pub const NO_MULTI: Flags = Flags(1 << 15);
+    /// Allowed while a RESP2 connection is subscribed to channels.
+    pub const SUBSCRIBED: Flags = Flags(1 << 16);
+    /// May wait for other clients.
+    pub const BLOCKING: Flags = Flags(1 << 17);
+    /// Publishes, or runs commands that may.
+    pub const PUBSUB: Flags = Flags(1 << 18);
+    /// Its key positions depend on its arguments.
+    pub const MOVABLE_KEYS: Flags = Flags(1 << 19);
+    /// Calls other commands, which are refused or not by themselves: may run where not all of them may.
+    pub const MAY_REPLICATE: Flags = Flags(1 << 20);
+
     /// Both sets together.
     pub const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -139,6 +157,11 @@ impl Flags {
             (Flags::STALE, "stale"),
             (Flags::FAST, "fast"),
             (Flags::NO_AUTH, "no_auth"),
+            (Flags::NO_MULTI, "no_multi"),
+            (Flags::BLOCKING, "blocking"),
+            (Flags::PUBSUB, "pubsub"),
+            (Flags::MOVABLE_KEYS, "movablekeys"),
+            (Flags::MAY_REPLICATE, "may_replicate"),
         ];
         NAMES.iter().filter(move |(flag, _)| self.has(*flag)).map(|(_, name)| *name)
     }
@@ -219,6 +242,28 @@ pub enum Group {
     String,
     /// Keys of any type.
     Generic,
+    /// Lists.
+    List,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
+    /// Hashes.
+    Hash,
+    /// Streams.
+    Stream,
+    /// Bits of strings.
+    Bitmap,
+    /// Approximate counts.
+    HyperLogLog,
+    /// Places on earth, in sorted sets.
+    Geo,
+    /// Channels.
+    PubSub,
+    /// MULTI and WATCH.
+    Transactions,
+    /// Scripts and functions.
+    Scripting,
     /// The connection itself.
     Connection,
     /// The server.
@@ -231,6 +276,17 @@ impl Group {
         match self {
             Group::String => "string",
             Group::Generic => "generic",
+            Group::List => "list",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::Hash => "hash",
+            Group::Stream => "stream",
+            Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
+            Group::PubSub => "pubsub",
+            Group::Transactions => "transactions",
+            Group::Scripting => "scripting",
             Group::Connection => "connection",
             Group::Server => "server",
         }
@@ -241,6 +297,17 @@ impl Group {
         match self {
             Group::String => Some("@string"),
             Group::Generic => Some("@keyspace"),
+            Group::List => Some("@list"),
+            Group::Set => Some("@set"),
+            Group::SortedSet => Some("@sortedset"),
+            Group::Hash => Some("@hash"),
+            Group::Stream => Some("@stream"),
+            Group::Bitmap => Some("@bitmap"),
+            Group::HyperLogLog => Some("@hyperloglog"),
+            Group::Geo => Some("@geo"),
+            Group::PubSub => Some("@pubsub"),
+            Group::Transactions => Some("@transaction"),
+            Group::Scripting => Some("@scripting"),
             Group::Connection => Some("@connection"),
             Group::Server => None,
         }

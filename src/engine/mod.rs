@@ -5,6 +5,7 @@
 //! The engine knows nothing of commands, replication or sockets. Encodings: docs/encodings.md.
 
 mod batch;
+pub mod element;
 mod encoding;
 mod error;
 mod options;
@@ -19,9 +20,11 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions, properties};
 
 use crate::binlog::Position;
+use element::OpenDb;
 
 pub use batch::Batch;
-pub use encoding::{Entry, Kind};
+pub use element::Space;
+pub use encoding::{Collection, Entry, Kind};
 pub use error::Error;
 pub use options::{Compression, EngineOptions, Shared};
 
@@ -33,6 +36,8 @@ const SYSTEM: &str = "default";
 const NO_FLUSH: u64 = u64::MAX;
 /// How often a flush under way is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
+/// All families, which are flushed together.
+const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
@@ -58,12 +63,21 @@ impl Applied {
     }
 }
 
+/// A range of element keys: from `lower` up to `upper`, exclusive.
+#[derive(Clone, Copy, Debug)]
+pub struct ElementRange<'r> {
+    pub lower: &'r [u8],
+    pub upper: &'r [u8],
+    /// From the last to the first.
+    pub reverse: bool,
+}
+
 /// Is called with each key and its entry until it returns false.
 pub type EntryVisitor<'v> = &'v mut dyn FnMut(&[u8], Entry) -> Result<bool, Error>;
 
 /// One open RocksDB.
 pub struct Engine {
-    db: DB,
+    db: Arc<DB>,
     path: PathBuf,
     write_options: WriteOptions,
     /// Time of the last record that is flushed, ms. What expired well before it is dropped by compaction.
@@ -98,8 +112,16 @@ impl Engine {
     fn open_db(path: &Path, shared: &Arc<Shared>, create: bool) -> Result<Engine, Error> {
         let flushed_time = Arc::new(AtomicU64::new(0));
         let db_options = shared.db_options(create);
-        let families = [(SYSTEM, shared.system_options()), (META, shared.meta_options(flushed_time.clone()))];
-        let db = DB::open_cf_with_opts(&db_options, path, families).map_err(Error::rocksdb(path))?;
+        let open = OpenDb::default();
+        let elements = |space: Space| shared.element_options(space, flushed_time.clone(), open.clone());
+        let families = [
+            (SYSTEM, shared.system_options()),
+            (META, shared.meta_options(flushed_time.clone())),
+            (Space::Data.family(), elements(Space::Data)),
+            (Space::Score.family(), elements(Space::Score)),
+        ];
+        let db = Arc::new(DB::open_cf_with_opts(&db_options, path, families).map_err(Error::rocksdb(path))?);
+        open.get_or_init(|| Arc::downgrade(&db));
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, _shared: shared.clone() })
@@ -138,6 +160,56 @@ impl Engine {
     fn bad_entry(&self, key: &[u8]) -> Error {
         let what = format!("malformed entry of key \"{}\"", key.escape_ascii());
         Error::Malformed { path: self.path.clone(), what }
+    }
+
+    /// The value of an element.
+    pub fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let value = self.db.get_pinned_cf(self.family(space.family())?, key).map_err(Error::rocksdb(&self.path))?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
+    }
+
+    /// Calls `f` with the elements whose keys are in `range`, from one consistent view, until it returns false. `opened` is called once
+    /// the view is fixed, before the first element.
+    pub fn elements(
+        &self,
+        space: Space,
+        range: &ElementRange<'_>,
+        opened: &mut dyn FnMut(),
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.lower);
+        options.set_iterate_upper_bound(range.upper);
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(space.family())?, options);
+        opened();
+        if range.reverse {
+            iter.seek_to_last()
+        } else {
+            iter.seek_to_first()
+        }
+        while let Some((key, value)) = iter.item() {
+            if !f(key, value) {
+                return Ok(());
+            }
+            if range.reverse { iter.prev() } else { iter.next() }
+        }
+        iter.status().map_err(Error::rocksdb(&self.path))
+    }
+
+    /// Adds the new value of an element to a batch, or its removal.
+    pub fn stage_element(
+        &self,
+        batch: &mut Batch,
+        space: Space,
+        key: &[u8],
+        value: Option<&Bytes>,
+    ) -> Result<(), Error> {
+        let family = self.family(space.family())?;
+        match value {
+            Some(value) => batch.put_raw(family, key, value),
+            None => batch.delete(family, key),
+        }
+        Ok(())
     }
 
     /// An empty batch for [`Engine::write`].
@@ -185,7 +257,7 @@ impl Engine {
     }
 
     fn flush_memtables(&self, wait: bool) -> Result<(), Error> {
-        let families = [self.family(SYSTEM)?, self.family(META)?];
+        let families = FAMILIES.map(|name| self.family(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         self.db.flush_cfs_opt(&families, &options).map_err(Error::rocksdb(&self.path))
@@ -253,7 +325,7 @@ impl Engine {
     /// A number that RocksDB keeps, summed over the families.
     fn property(&self, name: &properties::PropName) -> Result<u64, Error> {
         let mut sum = 0;
-        for family in [SYSTEM, META] {
+        for family in FAMILIES {
             let value = self.db.property_int_value_cf(self.family(family)?, name);
             sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
         }
@@ -268,6 +340,13 @@ impl Engine {
     /// Waits until no compaction is due. For tests and operators.
     pub fn wait_for_compactions(&self) -> Result<(), Error> {
         self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(Error::rocksdb(&self.path))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A compaction filter holds the database while it runs; the last one to let go closes it, and must not be RocksDB's own thread.
+        self.db.cancel_all_background_work(true);
     }
 }
 

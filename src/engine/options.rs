@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, LogLevel, Options};
 
-use super::encoding::expiry_of;
+use super::element::{OpenDb, OrphanFilters, Space};
+use super::encoding::decode_header;
 
 /// An expired entry stays for this long after its expiry (by the flushed log's clock, ms) before compaction may drop it:
 /// longer than a command can take from reading the clock to being logged.
-const EXPIRY_GRACE_MS: u64 = 5 * 60 * 1000;
+pub(super) const EXPIRY_GRACE_MS: u64 = 5 * 60 * 1000;
 /// Bits a key in the filters: about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 const BLOCK_SIZE: usize = 8 << 10;
@@ -84,7 +85,8 @@ impl Shared {
         let mut o = Options::default();
         o.create_if_missing(create);
         o.set_error_if_exists(create);
-        o.create_missing_column_families(create);
+        // A folder of an earlier version has fewer.
+        o.create_missing_column_families(true);
         o.set_atomic_flush(true);
         // One committer a slot, under its commit lock.
         o.set_allow_concurrent_memtable_write(false);
@@ -113,26 +115,43 @@ impl Shared {
 
     /// Options of the family that holds the keys. `flushed_time` is the clock of its compaction filter.
     pub(super) fn meta_options(&self, flushed_time: Arc<AtomicU64>) -> Options {
+        let mut o = self.data_options(true);
+        // Entries may go once they are expired by the clock of the *flushed* log: whatever is replayed after a crash
+        // is later than that and could not have seen them alive. The local clock plays no part, so a replica
+        // whose clock is wrong keeps what its master still uses.
+        o.set_compaction_filter(c"expired", move |_level, _key, value| {
+            match decode_header(value).and_then(|h| h.expire_at) {
+                Some(at) if at.saturating_add(EXPIRY_GRACE_MS) <= flushed_time.load(Ordering::Acquire) => {
+                    CompactionDecision::Remove
+                }
+                _ => CompactionDecision::Keep,
+            }
+        });
+        o
+    }
+
+    /// Options of a family of elements. `flushed_time` as in [`Shared::meta_options`]; `db` is where its filter looks owners up.
+    pub(super) fn element_options(&self, space: Space, flushed_time: Arc<AtomicU64>, db: OpenDb) -> Options {
+        // By score is only ever iterated.
+        let mut o = self.data_options(space == Space::Data);
+        o.set_compaction_filter_factory(OrphanFilters { db, flushed_time });
+        o
+    }
+
+    fn data_options(&self, bloom: bool) -> Options {
         let mut o = self.family_options();
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.block_cache);
         table.set_block_size(BLOCK_SIZE);
-        table.set_bloom_filter(BLOOM_BITS, false);
-        table.set_optimize_filters_for_memory(true);
+        if bloom {
+            table.set_bloom_filter(BLOOM_BITS, false);
+            table.set_optimize_filters_for_memory(true);
+        }
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         o.set_block_based_table_factory(&table);
         o.set_compression_type(self.options.compression.into());
-        // Entries may go once they are expired by the clock of the *flushed* log: whatever is replayed after a crash
-        // is later than that and could not have seen them alive. The local clock plays no part, so a replica
-        // whose clock is wrong keeps what its master still uses.
-        o.set_compaction_filter(c"expired", move |_level, _key, value| match expiry_of(value) {
-            Some(at) if at.saturating_add(EXPIRY_GRACE_MS) <= flushed_time.load(Ordering::Acquire) => {
-                CompactionDecision::Remove
-            }
-            _ => CompactionDecision::Keep,
-        });
         o
     }
 

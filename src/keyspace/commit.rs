@@ -115,6 +115,7 @@ impl Slot {
         let mut c = self.commit.lock();
         let (_, writer) = self.writable(&mut c)?;
         writer.append_run(run, end)?;
+        self.env.versions_up_to(time);
         self.apply(&mut c, batch, end, time, run.len() as u64)
     }
 

@@ -7,33 +7,78 @@
 use bytes::Bytes;
 
 use super::Error;
+use super::types::{Handle, Outcome, hash, list, set, zset};
 use crate::binlog::put_effect;
-use crate::engine::{Entry, Kind};
+use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 
 /// One change to one slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// `SET key value [PXAT ms]`: the key holds this string now, whatever it held.
-    Set { key: Bytes, value: Bytes, expire_at: Option<u64> },
+    Set {
+        key: Bytes,
+        value: Bytes,
+        expire_at: Option<u64>,
+    },
     /// `DEL key`
-    Del { key: Bytes },
+    Del {
+        key: Bytes,
+    },
     /// `PEXPIREAT key ms`
-    ExpireAt { key: Bytes, at: u64 },
+    ExpireAt {
+        key: Bytes,
+        at: u64,
+    },
     /// `PERSIST key`
-    Persist { key: Bytes },
+    Persist {
+        key: Bytes,
+    },
     /// `APPEND key suffix`: keeps the expiry.
-    Append { key: Bytes, suffix: Bytes },
+    Append {
+        key: Bytes,
+        suffix: Bytes,
+    },
     /// `SETRANGE key offset value`: zero padded, keeps the expiry.
-    SetRange { key: Bytes, offset: u64, value: Bytes },
+    SetRange {
+        key: Bytes,
+        offset: u64,
+        value: Bytes,
+    },
+    /// `CREATE key kind version`: the key holds an empty collection now, whatever it held. What fills it stands in the same record.
+    Create {
+        key: Bytes,
+        kind: Kind,
+        version: u64,
+    },
+    /// A change to the hash at a key, which exists; so for the other types.
+    Hash(Bytes, hash::Change),
+    List(Bytes, list::Change),
+    /// A change to a set.
+    Members(Bytes, set::Change),
+    Zset(Bytes, zset::Change),
     /// `FLUSHDB`: the slot is empty now. Always a record of its own.
     Flush,
 }
 
-/// State that effects are applied to: a slot's, seen through the changes not yet written.
-pub trait State {
+/// A slot's state as commands read it, through the changes not yet written.
+pub trait Read {
     /// The entry of a key, expired or not.
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error>;
+    /// The value of an element.
+    fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error>;
+    /// Calls `f` with the elements in a range until it returns false.
+    fn elements(
+        &mut self,
+        space: Space,
+        range: &ElementRange<'_>,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error>;
+}
+
+/// State that effects are applied to.
+pub trait State: Read {
     fn put(&mut self, key: Bytes, entry: Option<Entry>);
+    fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>);
 }
 
 impl Effect {
@@ -45,7 +90,12 @@ impl Effect {
             | Effect::ExpireAt { key, .. }
             | Effect::Persist { key }
             | Effect::Append { key, .. }
-            | Effect::SetRange { key, .. } => Some(key),
+            | Effect::SetRange { key, .. }
+            | Effect::Create { key, .. }
+            | Effect::Hash(key, _)
+            | Effect::List(key, _)
+            | Effect::Members(key, _)
+            | Effect::Zset(key, _) => Some(key),
             Effect::Flush => None,
         }
     }
@@ -65,6 +115,13 @@ impl Effect {
             Effect::SetRange { key, offset, value } => {
                 put_effect(body, &[b"SETRANGE", key, digits.format(*offset).as_bytes(), value]);
             }
+            Effect::Create { key, kind, version } => {
+                put_effect(body, &[b"CREATE", key, kind.name().as_bytes(), digits.format(*version).as_bytes()]);
+            }
+            Effect::Hash(key, change) => change.encode(key, body),
+            Effect::List(key, change) => change.encode(key, body),
+            Effect::Members(key, change) => change.encode(key, body),
+            Effect::Zset(key, change) => change.encode(key, body),
             Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
         }
     }
@@ -89,14 +146,34 @@ impl Effect {
                 }
                 Ok(Effect::SetRange { key: own(key), offset, value: own(value) })
             }
+            [b"CREATE", key, kind, version] => {
+                let kind = Kind::from_name(kind).ok_or_else(|| bad(args))?;
+                Ok(Effect::Create { key: own(key), kind, version: number(args, version)? })
+            }
             [b"FLUSHDB"] => Ok(Effect::Flush),
+            [name, key, rest @ ..] => {
+                let rest = rest.iter().map(|arg| own(arg)).collect();
+                Effect::decode_change(name, own(key), rest).ok_or_else(|| bad(args))
+            }
             _ => Err(bad(args)),
+        }
+    }
+
+    /// Changes of collections are named so that the first letter tells the type.
+    fn decode_change(name: &[u8], key: Bytes, rest: Vec<Bytes>) -> Option<Effect> {
+        match name.first()? {
+            b'H' => Some(Effect::Hash(key, hash::Change::decode(name, rest)?)),
+            b'L' | b'R' => Some(Effect::List(key, list::Change::decode(name, rest)?)),
+            b'S' => Some(Effect::Members(key, set::Change::decode(name, rest)?)),
+            b'Z' => Some(Effect::Zset(key, zset::Change::decode(name, rest)?)),
+            _ => None,
         }
     }
 
     /// Changes `state`. `now` is the record's time (unix ms): what has expired by then does not exist.
     /// [`Effect::Flush`] is carried out by the slot and changes nothing here.
-    pub fn apply(&self, state: &mut dyn State, now: u64) -> Result<(), Error> {
+    pub fn apply(&self, state: &mut dyn State, now: u64) -> Result<Outcome, Error> {
+        let changed = Outcome { changed: true, count: 1 };
         match self {
             Effect::Set { key, value, expire_at } => {
                 state.put(key.clone(), Some(Entry::string(value.clone(), *expire_at)));
@@ -121,10 +198,26 @@ impl Effect {
                 }
                 value[start..end].copy_from_slice(patch);
             })?,
+            Effect::Create { key, kind, version } => {
+                let empty = Collection { version: *version, count: 0, extra: Bytes::new() };
+                state.put(key.clone(), Some(Entry::collection(*kind, &empty, None)));
+            }
+            Effect::Hash(key, change) => return change.apply(&mut open(state, key, Kind::Hash, now)?, state, now),
+            Effect::List(key, change) => return change.apply(&mut open(state, key, Kind::List, now)?, state),
+            Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
+            Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
             Effect::Flush => {}
         }
-        Ok(())
+        Ok(changed)
     }
+}
+
+/// The collection of this kind that a change is about: it must be there.
+fn open(state: &mut dyn State, key: &Bytes, kind: Kind, now: u64) -> Result<Handle, Error> {
+    let entry = live(state, key, now)?;
+    entry.filter(|e| e.kind == kind).and_then(|entry| Handle::of(key, &entry)).ok_or_else(|| {
+        Error::BadEffect(format!("change of a {} that does not exist: {}", kind.name(), key.escape_ascii()))
+    })
 }
 
 fn live(state: &mut dyn State, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
@@ -134,7 +227,7 @@ fn live(state: &mut dyn State, key: &Bytes, now: u64) -> Result<Option<Entry>, E
 /// Changes the bytes of a string, or of a new empty one, and keeps its expiry.
 fn change_string(state: &mut dyn State, key: &Bytes, now: u64, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
     let (mut value, expire_at) = match live(state, key, now)? {
-        Some(Entry { kind: Kind::String, value, expire_at }) => (Vec::from(value), expire_at),
+        Some(Entry { kind: Kind::String, chunked: false, value, expire_at }) => (Vec::from(value), expire_at),
         Some(other) => return Err(Error::BadEffect(format!("string change of a {}", other.kind.name()))),
         None => (Vec::new(), None),
     };
@@ -157,14 +250,40 @@ mod tests {
     use super::*;
     use crate::binlog::{Draft, Position, RunDecoder, decode_body};
     use proptest::prelude::*;
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     #[derive(Default)]
-    struct Map(HashMap<Bytes, Entry>);
+    struct Map(HashMap<Bytes, Entry>, BTreeMap<(Space, Vec<u8>), Bytes>);
 
-    impl State for Map {
+    impl Read for Map {
         fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
             Ok(self.0.get(key).cloned())
+        }
+        fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+            Ok(self.1.get(&(space, key.to_vec())).cloned())
+        }
+        fn elements(
+            &mut self,
+            space: Space,
+            range: &ElementRange<'_>,
+            f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+        ) -> Result<(), Error> {
+            let found = self.1.range((space, range.lower.to_vec())..(space, range.upper.to_vec()));
+            let mut found: Vec<_> = found.collect();
+            if range.reverse {
+                found.reverse();
+            }
+            found.into_iter().all(|((_, key), value)| f(key, value));
+            Ok(())
+        }
+    }
+
+    impl State for Map {
+        fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>) {
+            match value {
+                Some(value) => self.1.insert((space, key), value),
+                None => self.1.remove(&(space, key)),
+            };
         }
         fn put(&mut self, key: Bytes, entry: Option<Entry>) {
             match entry {
@@ -174,8 +293,37 @@ mod tests {
         }
     }
 
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn some() -> impl Strategy<Value = Vec<Bytes>> {
+        proptest::collection::vec(bytes(), 1..4)
+    }
+
+    fn hash_change() -> impl Strategy<Value = hash::Change> {
+        let ttl = prop_oneof![Just(hash::Ttl::Clear), Just(hash::Ttl::Keep), any::<u64>().prop_map(hash::Ttl::At)];
+        prop_oneof![
+            (ttl, proptest::collection::vec((bytes(), bytes()), 1..4))
+                .prop_map(|(ttl, pairs)| hash::Change::Set { ttl, pairs }),
+            some().prop_map(hash::Change::Del),
+            (any::<u64>(), some()).prop_map(|(at, fields)| hash::Change::ExpireAt { at, fields }),
+            some().prop_map(hash::Change::Persist),
+        ]
+    }
+
+    fn list_change() -> impl Strategy<Value = list::Change> {
+        prop_oneof![
+            (any::<bool>(), some()).prop_map(|(left, elements)| list::Change::Push { left, elements }),
+            (any::<bool>(), any::<u64>()).prop_map(|(left, count)| list::Change::Pop { left, count }),
+            (any::<u64>(), bytes()).prop_map(|(index, element)| list::Change::Set { index, element }),
+            (any::<u64>(), bytes()).prop_map(|(index, element)| list::Change::Insert { index, element }),
+            proptest::collection::vec(any::<u64>(), 1..4).prop_map(list::Change::Remove),
+            (any::<u64>(), any::<u64>()).prop_map(|(first, last)| list::Change::Trim { first, last }),
+        ]
+    }
+
     fn effect() -> impl Strategy<Value = Effect> {
-        let bytes = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
         prop_oneof![
             (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, expire_at)| Effect::Set {
                 key,
@@ -188,6 +336,14 @@ mod tests {
             (bytes(), bytes()).prop_map(|(key, suffix)| Effect::Append { key, suffix }),
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
+            (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
+            (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),
+            (bytes(), list_change()).prop_map(|(key, change)| Effect::List(key, change)),
+            (bytes(), some()).prop_map(|(key, members)| Effect::Members(key, set::Change::Add(members))),
+            (bytes(), some()).prop_map(|(key, members)| Effect::Members(key, set::Change::Remove(members))),
+            (bytes(), proptest::collection::vec((proptest::num::f64::NORMAL, bytes()), 1..4))
+                .prop_map(|(key, pairs)| Effect::Zset(key, zset::Change::Add(pairs))),
+            (bytes(), some()).prop_map(|(key, members)| Effect::Zset(key, zset::Change::Remove(members))),
         ]
     }
 

@@ -9,17 +9,15 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
-use super::slot::{Committer, Slot, SlotEnv, Store};
+use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
 use crate::binlog::{Draft, Position, Writer};
 use crate::engine::{Applied, Batch, Engine};
 
 impl Slot {
     /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
-    /// on them. `lock_all` takes the key locks, after the slots' maintenance locks as everywhere. Slots that were never written are left alone.
-    pub(super) fn flush_data<G>(slots: &[&Slot], time: u64, lock_all: impl FnOnce() -> G) -> Result<(), Error> {
-        let _maintenance: Vec<_> = slots.iter().map(|slot| slot.maintenance.lock()).collect();
-        let _all = lock_all();
+    /// on them. The caller holds the maintenance locks of (at least) these slots, and after them all key locks. Slots that were never written are left alone.
+    pub(super) fn flush_data(slots: &[&Slot], _maintenance: &Maintenance<'_>, time: u64) -> Result<(), Error> {
         let slots: Vec<&Slot> = slots.iter().copied().filter(|slot| slot.store.load().is_some()).collect();
         let mut held = lock_commits(slots.iter().map(|slot| {
             let mut draft = Draft::new(time);
@@ -74,6 +72,7 @@ impl Slot {
         })?;
         self.store.store(Some(Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() })));
         self.env.cache.renew(&self.cache_id);
+        self.replaced();
         self.engine_flushed_to(end, self.unflushed());
         self.publish(end);
         retire(&self.env, store, false);
@@ -92,6 +91,12 @@ impl Slot {
         self.store.store(Some(new.clone()));
         retire(&self.env, store, false);
         Ok(new)
+    }
+
+    fn replaced(&self) {
+        if let Some(observer) = self.env.observer.get() {
+            observer.replaced(self.db);
+        }
     }
 
     fn create_engine(&self, current: Current, applied: Applied) -> Result<Engine, Error> {
@@ -122,7 +127,9 @@ impl Slot {
         self.layout.set_current(current).map_err(|e| self.close_for_writes(e))?;
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
+        self.replaced();
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
+        self.env.versions_up_to(applied.time);
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time: applied.time };
         self.engine_flushed_to(applied.position, self.unflushed());

@@ -11,6 +11,7 @@ mod error;
 mod generations;
 mod housekeeping;
 mod locks;
+mod observer;
 mod overlay;
 mod purge;
 mod recovery;
@@ -19,6 +20,7 @@ mod scan;
 mod slot;
 mod store;
 mod transaction;
+pub mod types;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -33,16 +35,18 @@ use crate::binlog::Position;
 use crate::engine::{self, Applied};
 use cache::EntryCache;
 use locks::KeyLocks;
-use slot::SlotEnv;
+use slot::{Maintenance, SlotEnv};
 use store::Layout;
 
-pub use crate::engine::{Entry, Kind};
+pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
+pub use effect::{Effect, Read, State};
 pub use error::Error;
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
+pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use transaction::{Locked, Transaction};
+pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction};
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
@@ -122,6 +126,8 @@ impl Keyspace {
             slots: OnceLock::new(),
             retiring: AtomicUsize::new(0),
             newest_record: AtomicU64::new(0),
+            last_version: AtomicU64::new(0),
+            observer: OnceLock::new(),
             clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
@@ -226,9 +232,26 @@ impl Keyspace {
 
     /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash.
     pub fn flush_db(&self, db: Option<usize>, now: u64) -> Result<(), Error> {
+        let slots = self.slots_of(db);
+        let maintenance = Maintenance::of(slots.iter().copied());
+        let _all = self.locks.lock_all();
+        Slot::flush_data(&slots, &maintenance, now)
+    }
+
+    /// The slots of a database, or of all (`None`), in order.
+    fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
         let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
-        let slots: Vec<&Slot> = chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect();
-        Slot::flush_data(&slots, now, || self.locks.lock_all())
+        chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
+    }
+
+    /// The maintenance locks of all slots.
+    fn maintenance(&self) -> Maintenance<'_> {
+        Maintenance::of(self.all_slots().map(Arc::as_ref))
+    }
+
+    /// Sets who is told of every change, once.
+    pub fn set_observer(&self, observer: Arc<dyn KeyObserver>) {
+        self.env.observer.get_or_init(|| observer);
     }
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.
@@ -241,8 +264,10 @@ impl Keyspace {
         self.databases[db].slots.iter().map(|slot| slot.estimate(now)).sum()
     }
 
-    /// A digest of all data at `now`: equal on two nodes with equal data. Scans everything.
-    pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
+    /// A digest of all data: equal on two nodes with equal data. Scans everything. What has expired is judged by the time of the newest
+    /// record, not by a clock: nodes with equal logs agree on it.
+    pub fn digest(&self) -> Result<[u8; 20], Error> {
+        let now = self.env.newest_record.load(Ordering::Relaxed);
         let mut sum = [0; 20];
         for slot in self.all_slots() {
             scan::xor(&mut sum, &slot.digest(now)?);

@@ -1,31 +1,42 @@
 //! Changes to a slot that are not written yet, laid over what it holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
-use super::effect::State;
+use super::effect::{Read, State};
 use super::{Error, Slot};
-use crate::engine::{Batch, Engine, Entry};
+use crate::engine::{Batch, ElementRange, Engine, Entry, Space};
 
 /// The last state of each changed key. Reads fall through to the slot.
-pub(super) struct Overlay<'s> {
+pub struct Overlay<'s> {
     slot: &'s Slot,
     /// Whether the stripes of the keys are held, so that the cache may be used.
     locked: bool,
     entries: HashMap<Bytes, Option<Entry>, FixedState>,
+    data: Elements,
+    score: Elements,
 }
+
+/// Changed elements of a space.
+type Elements = BTreeMap<Vec<u8>, Option<Bytes>>;
 
 impl<'s> Overlay<'s> {
     /// For keys whose stripes are held exclusively.
     pub fn locked(slot: &'s Slot) -> Overlay<'s> {
-        Overlay { slot, locked: true, entries: HashMap::with_hasher(FixedState::default()) }
+        Overlay::new(slot, true)
     }
 
     /// For a slot that nobody else uses yet.
     pub fn alone(slot: &'s Slot) -> Overlay<'s> {
-        Overlay { slot, locked: false, entries: HashMap::with_hasher(FixedState::default()) }
+        Overlay::new(slot, false)
+    }
+
+    fn new(slot: &'s Slot, locked: bool) -> Overlay<'s> {
+        let entries = HashMap::with_hasher(FixedState::default());
+        Overlay { slot, locked, entries, data: Elements::new(), score: Elements::new() }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -33,7 +44,19 @@ impl<'s> Overlay<'s> {
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.data.len() + self.score.len()
+    }
+
+    /// The changed entries.
+    pub fn entries(&self) -> impl Iterator<Item = (&Bytes, Option<&Entry>)> {
+        self.entries.iter().map(|(key, entry)| (key, entry.as_ref()))
+    }
+
+    fn space(&self, space: Space) -> &Elements {
+        match space {
+            Space::Data => &self.data,
+            Space::Score => &self.score,
+        }
     }
 
     /// The engine batch that makes the changes.
@@ -41,6 +64,11 @@ impl<'s> Overlay<'s> {
         let mut batch = engine.batch();
         for (key, entry) in &self.entries {
             engine.stage(&mut batch, key, entry.as_ref())?;
+        }
+        for space in [Space::Data, Space::Score] {
+            for (key, value) in self.space(space) {
+                engine.stage_element(&mut batch, space, key, value.as_ref())?;
+            }
         }
         Ok(batch)
     }
@@ -59,10 +87,12 @@ impl<'s> Overlay<'s> {
 
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.data.clear();
+        self.score.clear();
     }
 }
 
-impl State for Overlay<'_> {
+impl Read for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
             Some(entry) => Ok(entry.clone()),
@@ -71,7 +101,74 @@ impl State for Overlay<'_> {
         }
     }
 
+    fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.space(space).get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.slot.element(space, key),
+        }
+    }
+
+    fn elements(
+        &mut self,
+        space: Space,
+        range: &ElementRange<'_>,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let bounds = (Bound::Included(range.lower), Bound::Excluded(range.upper));
+        let changed = self.space(space).range::<[u8], _>(bounds);
+        if range.reverse {
+            merge(self.slot, space, range, changed.rev(), f)
+        } else {
+            merge(self.slot, space, range, changed, f)
+        }
+    }
+}
+
+/// Calls `f` with the elements of the slot as `changed`, in the range's direction, makes them.
+fn merge<'c>(
+    slot: &Slot,
+    space: Space,
+    range: &ElementRange<'_>,
+    changed: impl Iterator<Item = (&'c Vec<u8>, &'c Option<Bytes>)>,
+    f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), Error> {
+    let mut changed = changed.peekable();
+    let mut more = true;
+    let comes_before = |a: &[u8], b: &[u8]| if range.reverse { a > b } else { a < b };
+    slot.elements(space, range, &mut || {}, &mut |key, value| {
+        while let Some((own, new)) = changed.next_if(|(own, _)| comes_before(own, key)) {
+            if let Some(new) = new
+                && !f(own, new)
+            {
+                more = false;
+                return false;
+            }
+        }
+        more = match changed.next_if(|(own, _)| own.as_slice() == key) {
+            Some((_, Some(new))) => f(key, new),
+            Some((_, None)) => true,
+            None => f(key, value),
+        };
+        more
+    })?;
+    for (own, new) in changed {
+        if let Some(new) = new {
+            more = more && f(own, new);
+        }
+    }
+    Ok(())
+}
+
+impl State for Overlay<'_> {
     fn put(&mut self, key: Bytes, entry: Option<Entry>) {
         self.entries.insert(key, entry);
+    }
+
+    fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>) {
+        match space {
+            Space::Data => &mut self.data,
+            Space::Score => &mut self.score,
+        }
+        .insert(key, value);
     }
 }

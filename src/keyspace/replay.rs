@@ -69,6 +69,7 @@ impl Keyspace {
             }
             committed?;
         }
+        self.env.settled();
         Ok(())
     }
 }

@@ -4,9 +4,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
 
+use super::effect::Read;
+use super::slot::Store;
+use super::types::{self, Handle};
 use super::{Error, Slot};
 use crate::binlog::Position;
-use crate::engine::Entry;
+use crate::engine::{ElementRange, Entry, Space};
 
 /// Up to this many keys, by RocksDB's estimate, statistics count a slot exactly.
 const COUNT_EXACTLY: u64 = 100_000;
@@ -99,10 +102,13 @@ impl Slot {
         if keys <= COUNT_EXACTLY { self.count(now) } else { Ok(KeyCounts { keys, ..KeyCounts::default() }) }
     }
 
-    /// A digest of the slot's data at `now`: equal for equal keys, types, values and expiries, whatever the order they were written in.
+    /// A digest of the slot's data at `now`: equal for equal keys, types, values and expiries, whatever the order they were written in, and
+    /// whatever versions collections have.
     pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
         let mut sum = [0u8; 20];
         let db = (self.db() as u32).to_be_bytes();
+        let Some(store) = self.store().clone() else { return Ok(sum) };
+        let mut failed = None;
         self.scan(None, now, &mut |key, entry| {
             let mut hash = Sha1::new();
             hash.update(db);
@@ -110,11 +116,20 @@ impl Slot {
             hash.update(entry.expire_at.unwrap_or(0).to_be_bytes());
             hash.update((key.len() as u64).to_be_bytes());
             hash.update(key);
-            hash.update(&entry.value);
+            let key = Bytes::copy_from_slice(key);
+            match Handle::of(&key, entry) {
+                None => hash.update(&entry.value),
+                Some(handle) => {
+                    if let Err(e) = types::digest(&mut StoreReader(&store), &handle, &mut |bytes| hash.update(bytes)) {
+                        failed = Some(e);
+                        return false;
+                    }
+                }
+            }
             xor(&mut sum, hash.finalize().as_slice());
             true
         })?;
-        Ok(sum)
+        failed.map_or(Ok(sum), Err)
     }
 
     /// Some key that is live at `now`, near a random place in the key space; `None` if the slot has none.
@@ -134,6 +149,29 @@ impl Slot {
             })?;
         }
         Ok(found)
+    }
+}
+
+/// Reads one store, which may be replaced meanwhile. Elements are read one collection after the other: a digest is one of a moment
+/// only if nothing is written meanwhile.
+struct StoreReader<'s>(&'s Store);
+
+impl Read for StoreReader<'_> {
+    fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
+        Ok(self.0.engine.get(key)?)
+    }
+
+    fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        Ok(self.0.engine.element(space, key)?)
+    }
+
+    fn elements(
+        &mut self,
+        space: Space,
+        range: &ElementRange<'_>,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        Ok(self.0.engine.elements(space, range, &mut || {}, f)?)
     }
 }
 

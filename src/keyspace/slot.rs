@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
-use parking_lot::Mutex;
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
+use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
-use crate::engine::{self, Applied, Engine, Entry};
+use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
 
 /// What all slots of a server share.
 pub struct SlotEnv {
@@ -37,11 +39,39 @@ pub struct SlotEnv {
     pub(super) clock_warned: AtomicBool,
     /// Replaced engines that are not closed yet.
     pub(super) retiring: AtomicUsize,
+    /// The last version that a collection was given.
+    pub(super) last_version: AtomicU64,
+    pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
 
+/// A version is the time at which a collection was made, ms, and this many bits to tell those of one ms apart.
+const VERSION_COUNTER_BITS: u32 = 20;
+
 impl SlotEnv {
+    /// A version for a collection that is made at `now`: above all that were given before, on whatever node. Those are at
+    /// most of the time of the newest record, which [`super::Keyspace::now`] does not fall behind; the extra ms covers a node that takes
+    /// over within it.
+    pub(super) fn next_version(&self, now: u64) -> u64 {
+        let floor = now << VERSION_COUNTER_BITS;
+        let next = |last: u64| Some((last + 1).max(floor));
+        let last = self.last_version.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        next(last.unwrap_or_default()).unwrap_or(floor)
+    }
+
+    /// Records up to `time` (ms) may hold versions that this process has not given.
+    pub(super) fn versions_up_to(&self, time: u64) {
+        self.last_version.fetch_max((time + 1) << VERSION_COUNTER_BITS, Ordering::Relaxed);
+    }
+
+    /// See [`KeyObserver::settled`].
+    pub(super) fn settled(&self) {
+        if let Some(observer) = self.observer.get() {
+            observer.settled();
+        }
+    }
+
     /// Makes all that is in the logs durable. A slot whose log cannot be synced says so and takes no more writes.
     pub(super) fn sync_logs(&self) {
         let slots = self.slots.get().into_iter().flatten();
@@ -75,6 +105,18 @@ pub struct Published {
     pub position: Position,
     /// Changes when the log is replaced as a whole: positions of another generation mean nothing.
     pub generation: u64,
+}
+
+/// The maintenance locks of several slots, in order.
+pub(super) struct Maintenance<'s> {
+    _guards: Vec<MutexGuard<'s, ()>>,
+}
+
+impl<'s> Maintenance<'s> {
+    /// Of slots that are in order.
+    pub fn of(slots: impl Iterator<Item = &'s Slot>) -> Maintenance<'s> {
+        Maintenance { _guards: slots.map(|slot| slot.maintenance.lock()).collect() }
+    }
 }
 
 /// What the commit lock protects.
@@ -217,9 +259,34 @@ impl Slot {
         }
     }
 
+    /// The value of an element.
+    pub(super) fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match &*self.store.load() {
+            Some(store) => Ok(store.engine.element(space, key)?),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Engine::elements`].
+    pub(super) fn elements(
+        &self,
+        space: Space,
+        range: &ElementRange<'_>,
+        opened: &mut dyn FnMut(),
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        match self.store.load_full() {
+            Some(store) => Ok(store.engine.elements(space, range, opened, f)?),
+            None => Ok(()),
+        }
+    }
+
     /// The engine holds a new entry of the key, whose stripe is held exclusively.
-    pub(super) fn changed(&self, key: &[u8], entry: Option<&Entry>) {
+    pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>) {
         self.env.cache.changed(&self.cache_id, key, entry);
+        if let Some(observer) = self.env.observer.get() {
+            observer.changed(self.db, key, entry);
+        }
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
@@ -287,6 +354,7 @@ impl Slot {
         let mut c = self.commit.lock();
         let tail = writer.tail();
         self.env.newest_record.fetch_max(time, Ordering::Relaxed);
+        self.env.versions_up_to(time);
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time };
         self.add_unflushed(unflushed);

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::commit::SlotWrite;
-use super::effect::{Effect, State};
-use super::locks::StripeGuard;
+use super::effect::{Effect, Read};
+use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
-use super::slot::Slot;
+use super::slot::{Maintenance, Slot};
+use super::types::{Handle, Outcome};
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
-use crate::engine::Entry;
+use crate::engine::{ElementRange, Entry, Kind, Space};
 
 /// What [`Transaction::lock`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +28,66 @@ pub enum Locked {
     CommitFirst,
 }
 
+/// Keys that a command needs which turns out to need more while it runs: a script, a MULTI, a SORT by keys. It runs with the keys
+/// known so far; when it meets another one that is not free it is given up, without a trace, and runs again with that
+/// one locked too, and in the end with everything locked.
+#[derive(Clone, Debug, Default)]
+pub struct LockPlan {
+    /// Stripes, and whether exclusively.
+    stripes: Vec<(usize, bool)>,
+    everything: bool,
+    attempts: usize,
+}
+
+impl LockPlan {
+    /// Runs of a command with locks for what it is known to need, before it gets all locks.
+    const MAX_ATTEMPTS: usize = 8;
+
+    /// Also this key.
+    pub fn add(&mut self, keyspace: &Keyspace, db: usize, key: &[u8], exclusive: bool) {
+        self.add_stripe(keyspace.locks.stripe(db, key), exclusive);
+    }
+
+    /// All keys of all databases, and the right to replace whole databases.
+    pub fn add_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// What a run that met a conflict would have needed.
+    pub fn learn(&mut self, conflict: Conflict) {
+        self.attempts += 1;
+        match conflict {
+            Conflict::Stripe(stripe, exclusive) if self.attempts < Self::MAX_ATTEMPTS => {
+                self.add_stripe(stripe, exclusive);
+            }
+            _ => self.everything = true,
+        }
+    }
+
+    fn add_stripe(&mut self, stripe: usize, exclusive: bool) {
+        match self.stripes.iter_mut().find(|(s, _)| *s == stripe) {
+            Some((_, held)) => *held |= exclusive,
+            None => self.stripes.push((stripe, exclusive)),
+        }
+    }
+}
+
+/// What a running command met that it had not locked and could not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// A stripe, and whether exclusively.
+    Stripe(usize, bool),
+    /// Everything.
+    Everything,
+}
+
 /// See the module.
 pub struct Transaction<'k> {
     keyspace: &'k Keyspace,
     /// Stripes of uncommitted writes, and of the running command.
     held: Vec<(usize, StripeGuard<'k>)>,
+    /// In the place of `held`: everything.
+    all: Option<Everything<'k>>,
     parts: Vec<Part<'k>>,
     /// Whether the running command writes keys of several slots.
     command_spans: bool,
@@ -42,6 +98,12 @@ pub struct Transaction<'k> {
     commands: usize,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+}
+
+/// Fields are dropped in order: stripes are let go before maintenance locks are.
+struct Everything<'k> {
+    _stripes: AllStripes<'k>,
+    maintenance: Maintenance<'k>,
 }
 
 /// The uncommitted writes to one slot.
@@ -58,11 +120,74 @@ impl Part<'_> {
     }
 }
 
+/// A slot's data as the commands of a transaction see them.
+pub enum Reader<'t, 'k> {
+    /// Through what the transaction has changed.
+    Changed(&'t mut Overlay<'k>),
+    /// As committed.
+    Committed(&'k Slot),
+}
+
+impl Read for Reader<'_, '_> {
+    fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
+        match self {
+            Reader::Changed(overlay) => overlay.get(key),
+            Reader::Committed(slot) => slot.get(key),
+        }
+    }
+
+    fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self {
+            Reader::Changed(overlay) => overlay.element(space, key),
+            Reader::Committed(slot) => slot.element(space, key),
+        }
+    }
+
+    fn elements(
+        &mut self,
+        space: Space,
+        range: &ElementRange<'_>,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        match self {
+            Reader::Changed(overlay) => overlay.elements(space, range, f),
+            Reader::Committed(slot) => slot.elements(space, range, &mut || {}, f),
+        }
+    }
+}
+
+/// Reads a key's elements and lets go of all locks as soon as the view is fixed.
+struct LastReader<'t, 'k> {
+    slot: &'k Slot,
+    held: &'t mut Vec<(usize, StripeGuard<'k>)>,
+}
+
+impl Read for LastReader<'_, '_> {
+    fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
+        self.slot.get(key)
+    }
+
+    fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.slot.element(space, key)
+    }
+
+    fn elements(
+        &mut self,
+        space: Space,
+        range: &ElementRange<'_>,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let held = &mut *self.held;
+        self.slot.elements(space, range, &mut || held.clear(), f)
+    }
+}
+
 impl<'k> Transaction<'k> {
     pub(super) fn new(keyspace: &'k Keyspace) -> Transaction<'k> {
         Transaction {
             keyspace,
             held: Vec::new(),
+            all: None,
             parts: Vec::new(),
             command_spans: false,
             group_spans: false,
@@ -107,6 +232,47 @@ impl<'k> Transaction<'k> {
         Locked::Yes
     }
 
+    /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
+    /// pending. May wait for other clients' commands.
+    pub fn lock_plan(&mut self, plan: &mut LockPlan) {
+        self.end_command();
+        self.held.clear();
+        self.all = None;
+        self.command_spans = true;
+        if plan.everything {
+            // Maintenance locks come before key locks.
+            let maintenance = self.keyspace.maintenance();
+            self.all = Some(Everything { _stripes: self.keyspace.locks.lock_all(), maintenance });
+            return;
+        }
+        plan.stripes.sort_unstable();
+        let locks = &self.keyspace.locks;
+        self.held.extend(plan.stripes.iter().map(|&(stripe, exclusive)| (stripe, locks.lock(stripe, exclusive))));
+    }
+
+    /// Makes sure that a key is held by a command that began with [`Transaction::lock_plan`]. Never waits.
+    pub fn ensure(&mut self, db: usize, key: &[u8], exclusive: bool) -> Result<(), Conflict> {
+        if self.all.is_some() {
+            return Ok(());
+        }
+        let stripe = self.keyspace.locks.stripe(db, key);
+        let conflict = Conflict::Stripe(stripe, exclusive);
+        match self.held.iter().find(|(s, _)| *s == stripe) {
+            Some((_, StripeGuard::Shared(_))) if exclusive => Err(conflict),
+            Some(_) => Ok(()),
+            None => {
+                let guard = self.keyspace.locks.try_lock(stripe, exclusive).ok_or(conflict)?;
+                self.held.push((stripe, guard));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure that everything is held, for a command over whole databases inside of another one.
+    pub fn ensure_everything(&self) -> Result<(), Conflict> {
+        if self.all.is_some() { Ok(()) } else { Err(Conflict::Everything) }
+    }
+
     /// Whether the keys live in more than one slot.
     fn spans_slots<'a>(&self, mut keys: impl Iterator<Item = (usize, &'a [u8])>) -> bool {
         let Some((db, key)) = keys.next() else { return false };
@@ -137,46 +303,81 @@ impl<'k> Transaction<'k> {
 
     /// The entry of a key as it is at `now` (unix ms), through the pending writes. Expired = none.
     pub fn get(&mut self, db: usize, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
+        Ok(self.reader(db, key).get(key)?.filter(|e| e.is_live(now)))
+    }
+
+    /// What lies in the slot of `key`, through the pending writes.
+    pub fn reader(&mut self, db: usize, key: &[u8]) -> Reader<'_, 'k> {
         let slot = self.keyspace.slot(db, key);
-        let entry = match self.parts.iter_mut().find(|p| p.is_of(slot)) {
-            Some(part) => part.overlay.get(key)?,
-            None => slot.get(key)?,
-        };
-        Ok(entry.filter(|e| e.is_live(now)))
+        match self.parts.iter_mut().find(|p| p.is_of(slot)) {
+            Some(part) => Reader::Changed(&mut part.overlay),
+            None => Reader::Committed(slot),
+        }
+    }
+
+    /// Calls `f` with a reader of the slot of `key`, for the last read of a command that reads much and writes nothing: where nothing is
+    /// pending, the locks are let go of as soon as its view is fixed.
+    pub fn read_last<T>(&mut self, db: usize, key: &[u8], f: impl FnOnce(&mut dyn Read) -> T) -> T {
+        if self.pending() || self.all.is_some() || self.command_spans {
+            return f(&mut self.reader(db, key));
+        }
+        let slot = self.keyspace.slot(db, key);
+        f(&mut LastReader { slot, held: &mut self.held })
     }
 
     /// The key holds this string from now on, whatever it held. No lookup.
     pub fn set(&mut self, db: usize, key: &Bytes, value: Bytes, expire_at: Option<u64>, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::Set { key: key.clone(), value, expire_at }, now)
+        self.apply(db, Effect::Set { key: key.clone(), value, expire_at }, now).map(drop)
     }
 
     /// The key is no more.
     pub fn del(&mut self, db: usize, key: &Bytes, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::Del { key: key.clone() }, now)
+        self.apply(db, Effect::Del { key: key.clone() }, now).map(drop)
     }
 
     /// The live key expires at `at` (unix ms).
     pub fn expire_at(&mut self, db: usize, key: &Bytes, at: u64, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::ExpireAt { key: key.clone(), at }, now)
+        self.apply(db, Effect::ExpireAt { key: key.clone(), at }, now).map(drop)
     }
 
     /// The live key expires no more.
     pub fn persist(&mut self, db: usize, key: &Bytes, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::Persist { key: key.clone() }, now)
+        self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
     }
 
     /// Adds to the string, or makes it. Keeps the expiry.
     pub fn append(&mut self, db: usize, key: &Bytes, suffix: &Bytes, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::Append { key: key.clone(), suffix: suffix.clone() }, now)
+        self.apply(db, Effect::Append { key: key.clone(), suffix: suffix.clone() }, now).map(drop)
     }
 
     /// Overwrites from `offset` (bytes) on, zero padded. Keeps the expiry.
     pub fn set_range(&mut self, db: usize, key: &Bytes, offset: u64, value: &Bytes, now: u64) -> Result<(), Error> {
-        self.effect(db, Effect::SetRange { key: key.clone(), offset, value: value.clone() }, now)
+        self.apply(db, Effect::SetRange { key: key.clone(), offset, value: value.clone() }, now).map(drop)
     }
 
-    /// Logs an effect and applies it. Its key must be locked for writing.
-    fn effect(&mut self, db: usize, effect: Effect, now: u64) -> Result<(), Error> {
+    /// The key holds an empty collection from now on, whatever it held; the command must fill it.
+    pub fn create(&mut self, db: usize, key: &Bytes, kind: Kind, now: u64) -> Result<(), Error> {
+        let version = self.keyspace.env.next_version(now);
+        self.apply(db, Effect::Create { key: key.clone(), kind, version }, now).map(drop)
+    }
+
+    /// Makes sure that the key holds a collection, which the command must fill if it is new. Its present kind must be this one.
+    pub fn create_if_missing(&mut self, db: usize, key: &Bytes, kind: Kind, now: u64) -> Result<(), Error> {
+        if self.get(db, key, now)?.is_none() {
+            self.create(db, key, kind, now)?;
+        }
+        Ok(())
+    }
+
+    /// The collection at a key and a reader of its slot; `None` if there is none, or a plain string.
+    pub fn open(&mut self, db: usize, key: &Bytes, now: u64) -> Result<Option<(Handle, Reader<'_, 'k>)>, Error> {
+        let Some(entry) = self.get(db, key, now)? else { return Ok(None) };
+        let Some(handle) = Handle::of(key, &entry) else { return Ok(None) };
+        Ok(Some((handle, self.reader(db, key))))
+    }
+
+    /// Applies an effect, and logs it if it changed anything. Its key must be locked for writing.
+    pub fn apply(&mut self, db: usize, effect: Effect, now: u64) -> Result<Outcome, Error> {
         let Some(key) = effect.key() else {
             return Err(Error::BadEffect("effect without a key in a transaction".into()));
         };
@@ -191,7 +392,10 @@ impl<'k> Transaction<'k> {
         self.group_spans |= self.command_spans;
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
-        effect.apply(&mut part.overlay, now)?;
+        let outcome = effect.apply(&mut part.overlay, now)?;
+        if !outcome.changed {
+            return Ok(outcome);
+        }
         if !part.draft_open {
             part.drafts.push(Draft::new(now));
             part.draft_open = true;
@@ -201,19 +405,49 @@ impl<'k> Transaction<'k> {
             effect.encode(draft.effects());
             self.bytes += draft.encoded_len() - before;
         }
+        Ok(outcome)
+    }
+
+    /// Drops all pending writes, as if their commands had not run, and lets go of all keys.
+    pub fn abort(&mut self) {
+        self.parts.clear();
+        self.release();
+    }
+
+    /// Empties a database, or all (`None`). Nothing may be pending, unless everything is held: then that is committed first.
+    pub fn flush_db(&mut self, db: Option<usize>, now: u64) -> Result<(), Error> {
+        if self.all.is_some() {
+            self.commit_parts()?;
+        }
+        let slots = self.keyspace.slots_of(db);
+        match &self.all {
+            Some(all) => Slot::flush_data(&slots, &all.maintenance, now),
+            None => self.keyspace.flush_db(db, now),
+        }?;
         Ok(())
+    }
+
+    /// Commits what is pending and keeps the locks: for a command over whole databases that must see the writes before it. Those are then
+    /// there whatever becomes of the rest.
+    pub fn commit_so_far(&mut self) -> Result<(), Error> {
+        self.commit_parts()
     }
 
     /// Commits all pending writes and lets go of all keys. On an error none of them counts as acknowledged: a slot whose log could not
     /// take them has none of them.
     pub fn commit(&mut self) -> Result<(), Error> {
         let result = self.commit_parts();
-        self.parts.clear();
+        self.release();
+        result
+    }
+
+    fn release(&mut self) {
         self.group_spans = false;
+        self.command_spans = false;
         self.held.clear();
+        self.all = None;
         self.bytes = 0;
         self.commands = 0;
-        result
     }
 
     fn commit_parts(&mut self) -> Result<(), Error> {

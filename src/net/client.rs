@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::command::Table;
+use crate::command::{Multi, Table, Watched};
 
 /// `ClientInfo::command` of a client that has sent nothing yet.
 const NO_COMMAND: u32 = u32::MAX;
@@ -59,6 +59,21 @@ pub struct ClientInfo {
     net_out: AtomicU64,
     commands: AtomicU64,
     names: Mutex<Names>,
+    /// What others have sent to this client and its connection has not written yet.
+    outbox: Mutex<Vec<u8>>,
+    has_outbox: AtomicBool,
+    /// What CLIENT UNBLOCK has asked for.
+    unblock: AtomicU8,
+    blocked: AtomicBool,
+}
+
+/// How CLIENT UNBLOCK ends a wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unblock {
+    /// As if its time had run out.
+    Timeout,
+    /// With an error.
+    Error,
 }
 
 /// The names that a client gave itself.
@@ -96,6 +111,10 @@ impl ClientInfo {
             net_out: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             names: Mutex::new(Names::default()),
+            outbox: Mutex::default(),
+            has_outbox: AtomicBool::new(false),
+            unblock: AtomicU8::new(0),
+            blocked: AtomicBool::new(false),
         }
     }
 
@@ -133,9 +152,59 @@ impl ClientInfo {
         self.wake.notify_one();
     }
 
-    /// Resolves when [`ClientInfo::close`] was called.
-    pub(super) async fn close_asked(&self) {
+    /// Resolves when somebody wants something of the connection: its end ([`ClientInfo::closing`]), that it writes what was sent to it
+    /// ([`ClientInfo::take_outbox`]), the end of its wait ([`ClientInfo::take_unblock`]).
+    pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Sends encoded values to the client, out of band. Does not wait. Returns the bytes that wait for it now.
+    pub fn send(&self, encoded: &[u8]) -> usize {
+        let mut outbox = self.outbox.lock();
+        outbox.extend_from_slice(encoded);
+        self.has_outbox.store(true, Release);
+        let waiting = outbox.len();
+        drop(outbox);
+        self.wake.notify_one();
+        waiting
+    }
+
+    /// Takes what was sent to the client.
+    pub(super) fn take_outbox(&self) -> Option<Vec<u8>> {
+        if !self.has_outbox.load(Acquire) {
+            return None;
+        }
+        let mut outbox = self.outbox.lock();
+        self.has_outbox.store(false, Release);
+        Some(std::mem::take(&mut *outbox))
+    }
+
+    /// Whether a command of the client waits.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Acquire)
+    }
+
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.unblock.store(0, Release);
+        self.blocked.store(blocked, Release);
+    }
+
+    /// Asks the client's waiting command to end; false if none waits.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let waits = self.is_blocked();
+        if waits {
+            self.unblock.store(how as u8 + 1, Release);
+            self.wake.notify_one();
+        }
+        waits
+    }
+
+    pub(super) fn take_unblock(&self) -> Option<Unblock> {
+        match self.unblock.swap(0, Acquire) {
+            1 => Some(Unblock::Timeout),
+            2 => Some(Unblock::Error),
+            _ => None,
+        }
     }
 
     /// The names that the client gave itself.
@@ -235,12 +304,26 @@ pub struct Client {
     closing: bool,
     /// Counts not yet added to the server's.
     pub tally: Tally,
+    /// The commands queued since MULTI.
+    pub multi: Option<Multi>,
+    /// The keys under WATCH.
+    pub watched: Watched,
+    denies_blocking: bool,
 }
 
 impl Client {
     /// A client just connected; `authenticated` when no password is set.
     pub fn new(info: Arc<ClientInfo>, authenticated: bool) -> Self {
-        Client { info, db: 0, authenticated, closing: false, tally: Tally::default() }
+        Client {
+            info,
+            db: 0,
+            authenticated,
+            closing: false,
+            tally: Tally::default(),
+            multi: None,
+            watched: Watched::default(),
+            denies_blocking: false,
+        }
     }
 
     /// What others see of it.
@@ -267,6 +350,16 @@ impl Client {
     /// Whether it has given the password, or came when none was set.
     pub fn authenticated(&self) -> bool {
         self.authenticated
+    }
+
+    /// Whether its commands may not wait: those that scripts and functions run do not.
+    pub fn denies_blocking(&self) -> bool {
+        self.denies_blocking
+    }
+
+    /// Lets its commands answer at once where they would wait.
+    pub fn set_denies_blocking(&mut self, denies: bool) {
+        self.denies_blocking = denies;
     }
 
     /// Records whether it may do anything but authenticate.

@@ -3,7 +3,7 @@
 //! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs, and nothing is read while the
 //! client does not read.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -12,9 +12,12 @@ use tokio::{
     task,
 };
 
-use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
+use super::{Client, ClientInfo, Closing, Reply, Unblock, resp::RequestParser};
 use crate::{
-    command::{Outcome, Pipeline, PoolCall, Scratch},
+    command::{
+        Outcome, Pipeline, PoolCall, Scratch,
+        blocking::{OnTimeout, Session, Waiter},
+    },
     server::Server,
 };
 
@@ -29,13 +32,6 @@ const MAX_REPLIES: usize = 1 << 20;
 /// Bytes of reply buffer that a connection keeps.
 const KEPT_REPLY: usize = 64 << 10;
 
-/// What is handed to the blocking pool and back.
-struct Session {
-    client: Client,
-    reply: Reply,
-    scratch: Scratch,
-}
-
 /// Why the execution of the buffer stopped.
 enum Pause {
     /// The buffer holds no whole request.
@@ -44,6 +40,8 @@ enum Pause {
     Full,
     /// This command runs on the blocking pool.
     Pool(PoolCall),
+    /// This command waits.
+    Block(Arc<Waiter>),
     /// The connection ends.
     Close,
 }
@@ -70,8 +68,11 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, info: Arc<Clie
 
 async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) -> io::Result<()> {
     let authenticated = server.config.requirepass().is_empty();
-    let mut session =
-        Session { client: Client::new(info.clone(), authenticated), reply: Reply::new(2), scratch: Scratch::default() };
+    let mut session = Box::new(Session {
+        client: Client::new(info.clone(), authenticated),
+        reply: Reply::new(2),
+        scratch: Scratch::default(),
+    });
     let mut input = Input::default();
     let mut args: Vec<Bytes> = Vec::new();
     loop {
@@ -81,19 +82,26 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         }
         loop {
             info.set_busy(true);
-            let pause = execute(&server, &mut session, &mut input, &mut args);
+            let mut pause = execute(&server, &mut session, &mut input, &mut args);
             info.set_busy(false);
             flush(&server, &stream, &info, &mut session.reply).await?;
             if let Pause::Pool(call) = pause {
                 info.set_busy(true);
                 let server_for_pool = server.clone();
-                (session, args) = task::spawn_blocking(move || {
-                    run_alone(&server_for_pool, &mut session, call, &args);
-                    (session, args)
+                (session, args, pause) = task::spawn_blocking(move || {
+                    let pause = run_alone(&server_for_pool, &mut session, call, &args);
+                    (session, args, pause)
                 })
                 .await
                 .map_err(io::Error::other)?;
                 info.set_busy(false);
+                flush(&server, &stream, &info, &mut session.reply).await?;
+            }
+            if let Pause::Block(waiter) = &pause {
+                match wait(&server, &mut stream, &info, &mut input, session, waiter).await? {
+                    Some(served) => session = served,
+                    None => return stream.shutdown().await,
+                }
                 flush(&server, &stream, &info, &mut session.reply).await?;
             }
             if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
@@ -102,6 +110,102 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
             if matches!(pause, Pause::Starved) {
                 break;
             }
+        }
+    }
+}
+
+/// Counts a client among the blocked ones while it lives.
+struct Waiting<'a> {
+    server: &'a Server,
+    info: &'a ClientInfo,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.info.set_blocked(false);
+        self.server.events.blocked.ended();
+    }
+}
+
+/// How often a session is looked for that is just being served while its client goes away.
+const GIVE_UP_POLL: Duration = Duration::from_millis(1);
+
+/// Waits until a command is served, its time has run out, or somebody ends its wait. `None` when the connection is to end.
+async fn wait(
+    server: &Server,
+    stream: &mut TcpStream,
+    info: &ClientInfo,
+    input: &mut Input,
+    session: Box<Session>,
+    waiter: &Arc<Waiter>,
+) -> io::Result<Option<Box<Session>>> {
+    info.set_blocked(true);
+    let _waiting = Waiting { server, info };
+    let blocked = &server.events.blocked;
+    if waiter.park(session) {
+        blocked.serve_waiter(server, waiter);
+    }
+    let mut gone = false;
+    loop {
+        let timeout = async {
+            match waiter.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let room = input.buf.len() < server.config.client_query_buffer_limit();
+        if room {
+            input.make_room();
+        }
+        tokio::select! {
+            biased;
+            served = waiter.served() => return Ok((!gone).then_some(served)),
+            () = timeout => {
+                if let Some(mut session) = blocked.give_up(waiter) {
+                    if waiter.on_timeout == OnTimeout::AsIfNested {
+                        waiter.answer_now(server, &mut session);
+                    } else {
+                        waiter.on_timeout.write(&mut session.reply);
+                    }
+                    return Ok(Some(session));
+                }
+                // Just being served.
+                tokio::time::sleep(GIVE_UP_POLL).await;
+            }
+            () = tokio::time::sleep(waiter.poll.unwrap_or_default()), if waiter.poll.is_some() => {
+                blocked.poll(server, waiter);
+            }
+            () = info.woken() => {
+                gone |= info.closing() == Closing::Kill || info.closing() == Closing::Finish;
+                if let Some(how) = info.take_unblock()
+                    && let Some(mut session) = blocked.give_up(waiter)
+                {
+                    match how {
+                        Unblock::Error => {
+                            session.reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                        }
+                        Unblock::Timeout if waiter.on_timeout == OnTimeout::AsIfNested => {
+                            waiter.answer_now(server, &mut session);
+                        }
+                        Unblock::Timeout => waiter.on_timeout.write(&mut session.reply),
+                    }
+                    return Ok(Some(session));
+                }
+                write_outbox(server, stream, info).await?;
+            }
+            read = stream.read_buf(&mut input.buf), if room && !gone => {
+                let read = read?;
+                info.read(read, input.buf.len(), input.buf.capacity() - input.buf.len());
+                server.stats.read(read);
+                gone = read == 0;
+            }
+        }
+        if gone {
+            if blocked.give_up(waiter).is_some() {
+                return Ok(None);
+            }
+            // Just being served: what it took is gone, as for a client that loses its connection a moment later.
+            tokio::time::sleep(GIVE_UP_POLL).await;
         }
     }
 }
@@ -118,6 +222,7 @@ fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut
             Ok(true) => match pipeline.run(args) {
                 Outcome::Next => {}
                 Outcome::Pool(call) => break Pause::Pool(call),
+                Outcome::Block(waiter) => break Pause::Block(waiter),
                 Outcome::Close => break Pause::Close,
             },
             Err(error) => {
@@ -131,10 +236,16 @@ fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut
 }
 
 /// Executes one command that may take long, on a thread of the blocking pool.
-fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Bytes]) {
+fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Bytes]) -> Pause {
     let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
-    pipeline.run_alone(call, args);
+    let outcome = pipeline.run_alone(call, args);
     pipeline.finish(args);
+    match outcome {
+        Outcome::Block(waiter) => Pause::Block(waiter),
+        Outcome::Close => Pause::Close,
+        // The pool is where a command is put off to, so it cannot be put off again.
+        Outcome::Next | Outcome::Pool(_) => Pause::Full,
+    }
 }
 
 /// What has been read and not been executed.
@@ -166,10 +277,17 @@ impl Input {
         }
         let room = self.buf.capacity() - self.buf.len();
         info.query(self.buf.len(), room);
-        let read = tokio::select! {
-            biased;
-            read = stream.read_buf(&mut self.buf) => read?,
-            () = info.close_asked() => return Ok(false),
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = stream.read_buf(&mut self.buf) => break read?,
+                () = info.woken() => {
+                    if info.closing() != Closing::Open {
+                        return Ok(false);
+                    }
+                    write_outbox(server, stream, info).await?;
+                }
+            }
         };
         if read == 0 {
             return Ok(false);
@@ -201,13 +319,27 @@ impl Input {
     }
 }
 
-/// Writes the replies; waits for a client that reads slowly, unless it is killed meanwhile.
+/// Writes the replies, and what others have sent to the client; waits for a client that reads slowly, unless it is killed meanwhile.
 async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &mut Reply) -> io::Result<()> {
-    if reply.is_empty() {
-        return Ok(());
+    if !reply.is_empty() {
+        write_all(server, stream, info, reply.as_slice()).await?;
+        reply.clear(KEPT_REPLY);
+        info.replies(0, reply.capacity());
     }
+    write_outbox(server, stream, info).await
+}
+
+/// Writes what others have sent to the client.
+async fn write_outbox(server: &Server, stream: &TcpStream, info: &ClientInfo) -> io::Result<()> {
+    while let Some(sent) = info.take_outbox() {
+        write_all(server, stream, info, &sent).await?;
+    }
+    Ok(())
+}
+
+async fn write_all(server: &Server, stream: &TcpStream, info: &ClientInfo, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
-    while let Some(rest @ [_, ..]) = reply.as_slice().get(written..) {
+    while let Some(rest @ [_, ..]) = bytes.get(written..) {
         match stream.try_write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(bytes) => {
@@ -215,11 +347,11 @@ async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &m
                 info.written(bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                info.replies(rest.len(), reply.capacity());
+                info.replies(rest.len(), rest.len());
                 tokio::select! {
                     biased;
                     ready = stream.writable() => ready?,
-                    () = info.close_asked() => {}
+                    () = info.woken() => {}
                 }
                 if info.closing() == Closing::Kill {
                     return Err(io::ErrorKind::ConnectionAborted.into());
@@ -228,8 +360,6 @@ async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &m
             Err(error) => return Err(error),
         }
     }
-    reply.clear(KEPT_REPLY);
-    info.replies(0, reply.capacity());
     server.stats.written(written);
     Ok(())
 }

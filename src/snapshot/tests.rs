@@ -221,7 +221,7 @@ async fn an_interrupted_transfer_is_resumed() {
     assert_eq!(received.applied.position, master.slot().position());
 
     replica.keyspace.install(replica.slot(), received.data.as_deref(), received.applied).unwrap();
-    assert_eq!(replica.keyspace.digest(2).unwrap(), master.keyspace.digest(2).unwrap());
+    assert_eq!(replica.keyspace.digest().unwrap(), master.keyspace.digest().unwrap());
     assert_eq!(replica.slot().position(), master.slot().position());
     discard(&replica.config, replica.slot()).unwrap();
     assert_eq!(folders(&replica.config.db_sync_path().join("db0")), 0);
@@ -261,7 +261,7 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     assert!(second.bytes_fetched < first_fetched, "{second:?}");
     assert!(second.bytes_fetched >= bytes.len() as u64, "{second:?}");
     replica.keyspace.install(replica.slot(), second.data.as_deref(), second.applied).unwrap();
-    assert_eq!(replica.keyspace.digest(2).unwrap(), master.keyspace.digest(2).unwrap());
+    assert_eq!(replica.keyspace.digest().unwrap(), master.keyspace.digest().unwrap());
     source.stop();
 }
 
@@ -414,7 +414,7 @@ fn a_save_can_be_restored_by_hand() {
     std::fs::rename(saved.join("data"), db.join("engine-000001")).unwrap();
     std::fs::write(db.join("CURRENT"), "haypile slot 1\nengine : 1\nbinlog : 1\n").unwrap();
     let restored = Node::new(b.path());
-    assert_eq!(restored.keyspace.digest(2).unwrap(), node.keyspace.digest(2).unwrap());
+    assert_eq!(restored.keyspace.digest().unwrap(), node.keyspace.digest().unwrap());
     restored.write(0..10, 100);
     assert_eq!(restored.slot().fault(), None);
     assert!(restored.slot().position().index > node.slot().position().index);

@@ -146,7 +146,7 @@ mod tests {
             (&[b'x'; 44], "embstr"),
             (&[b'x'; 45], "raw"),
         ] {
-            let entry = Entry { kind: Kind::String, expire_at: None, value: Bytes::copy_from_slice(value) };
+            let entry = Entry::string(Bytes::copy_from_slice(value), None);
             assert_eq!(encoding_of(&entry), expected);
         }
     }

@@ -1,0 +1,308 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+//!
+//! Commands are checked when they are queued. EXEC locks the keys of all of them, and those under WATCH, and runs them in one
+//! transaction: readers see all of it or nothing, and so does a log, also after a crash and also when it spans slots. A command over
+//! whole databases in the queue (FLUSHALL, DBSIZE …) makes what stands before it durable on its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::dispatch::{call_within, keys_of};
+use super::{CommandError, Ctx, Flags, Group, Keys, Spec, Within};
+use crate::events::KeyEvents;
+use crate::keyspace::LockPlan;
+use crate::server::Server;
+
+const CONTROL: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST).and(Flags::IN_MULTI);
+
+const BASE: Spec = Spec {
+    name: "",
+    arity: 1,
+    flags: CONTROL,
+    keys: Keys::None,
+    group: Group::Transactions,
+    since: "1.2.0",
+    complexity: "O(1)",
+    summary: "",
+    usage: "",
+    handler: multi,
+    subcommands: &[],
+};
+
+/// The family's part of the command table.
+pub static TRANSACTIONS: &[Spec] = &[
+    Spec {
+        name: "discard",
+        since: "2.0.0",
+        complexity: "O(N), N being the number of queued commands.",
+        summary: "Drops the commands queued since MULTI.",
+        handler: discard,
+        ..BASE
+    },
+    Spec {
+        name: "exec",
+        flags: Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::IN_MULTI).and(Flags::PLANNED),
+        complexity: "Depends on the queued commands.",
+        summary: "Runs the commands queued since MULTI as one.",
+        handler: exec,
+        ..BASE
+    },
+    Spec { name: "multi", summary: "Queues the commands that follow for EXEC.", handler: multi, ..BASE },
+    Spec {
+        name: "unwatch",
+        since: "2.2.0",
+        flags: Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST),
+        summary: "Forgets the keys under WATCH.",
+        handler: unwatch,
+        ..BASE
+    },
+    Spec {
+        name: "watch",
+        arity: -2,
+        flags: CONTROL.and(Flags::READONLY),
+        keys: Keys::ALL,
+        since: "2.2.0",
+        complexity: "O(N), N being the number of keys.",
+        summary: "Lets EXEC run only if none of these keys is changed until then.",
+        usage: "key [key ...]",
+        handler: watch,
+        ..BASE
+    },
+];
+
+/// A queued command: its index in the table, and the request.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub command: u32,
+    pub args: Vec<Bytes>,
+}
+
+/// The commands queued since MULTI.
+#[derive(Clone, Debug, Default)]
+pub struct Multi {
+    queue: Arc<Vec<Queued>>,
+    /// Whether a command was refused.
+    refused: bool,
+}
+
+impl Multi {
+    /// Adds a command that passed its checks.
+    pub fn push(&mut self, command: u32, args: &[Bytes]) {
+        Arc::make_mut(&mut self.queue).push(Queued { command, args: args.to_vec() });
+    }
+
+    /// A command was refused: EXEC will be, too.
+    pub fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    /// The commands so far.
+    pub fn queue(&self) -> &[Queued] {
+        &self.queue
+    }
+
+    /// Adds the keys of all its commands to a plan.
+    pub fn plan(&self, server: &Server, db: usize, plan: &mut LockPlan) {
+        let mut db = db;
+        for queued in self.queue.iter() {
+            let Some(command) = server.commands.get(queued.command) else { continue };
+            if command.spec.name == "select"
+                && let Some(Ok(chosen)) = queued.args.get(1).map(|arg| super::numbers::integer(arg))
+            {
+                db = usize::try_from(chosen).unwrap_or(db);
+            }
+            if command.spec.flags.has(Flags::ALL_KEYS) {
+                plan.add_everything();
+            }
+            for (key, exclusive) in keys_of(server, command, db, &queued.args) {
+                plan.add(&server.keyspace, key.db, &key.key, exclusive);
+            }
+        }
+    }
+}
+
+/// MULTI
+fn multi(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    if ctx.client.multi.is_some() {
+        return Err(CommandError::Static("ERR MULTI calls can not be nested"));
+    }
+    ctx.client.multi = Some(Multi::default());
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// DISCARD
+fn discard(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    ctx.client.multi.take().ok_or(CommandError::Static("ERR DISCARD without MULTI"))?;
+    ctx.client.watched.clear();
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// EXEC
+fn exec(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    let multi = ctx.client.multi.take().ok_or(CommandError::Static("ERR EXEC without MULTI"))?;
+    let refused = multi.refused;
+    let touched = !refused && !ctx.client.watched.untouched(ctx.tx, ctx.now)?;
+    if refused || touched {
+        ctx.client.watched.clear();
+        if refused {
+            return Err(CommandError::Static("EXECABORT Transaction discarded because of previous errors."));
+        }
+        ctx.reply.null_array();
+        return Ok(());
+    }
+    ctx.reply.array(multi.queue.len());
+    for queued in multi.queue.iter() {
+        let Some(command) = ctx.server.commands.get(queued.command) else { continue };
+        let start = ctx.reply.len();
+        match call_within(ctx, Within::Exec, command, &queued.args) {
+            Ok(()) => {}
+            Err(suspend @ CommandError::Suspend(_)) => return Err(suspend),
+            Err(error) => {
+                ctx.reply.truncate(start);
+                let text = error.to_string();
+                ctx.reply.error(&text);
+                ctx.server.stats.errors.count(&text, 1);
+            }
+        }
+    }
+    ctx.client.watched.clear();
+    Ok(())
+}
+
+/// WATCH key [key ...]
+fn watch(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    if ctx.client.multi.is_some() {
+        return Err(CommandError::Static("ERR WATCH inside MULTI is not allowed"));
+    }
+    let db = ctx.db();
+    for key in &args[1..] {
+        let live = ctx.tx.get(db, key, ctx.now)?.is_some();
+        let client = ctx.client_id();
+        ctx.client.watched.add(&ctx.server.events, client, db, key, live);
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// UNWATCH
+fn unwatch(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    ctx.client.watched.clear();
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// The keys that a client watches.
+#[derive(Default)]
+pub struct Watched {
+    /// Where they are entered, if there are any.
+    events: Option<Arc<KeyEvents>>,
+    client: u64,
+    /// Database, key, and whether it was live when WATCH was given.
+    keys: Vec<(usize, Bytes, bool)>,
+    /// Set when one of them is changed.
+    touched: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// The keys, with their databases.
+    pub fn keys(&self) -> impl Iterator<Item = (usize, &Bytes)> {
+        self.keys.iter().map(|(db, key, _)| (*db, key))
+    }
+
+    fn add(&mut self, events: &Arc<KeyEvents>, client: u64, db: usize, key: &Bytes, live: bool) {
+        if !self.keys.iter().any(|(of, known, _)| *of == db && known == key) {
+            self.keys.push((db, key.clone(), live));
+            self.client = client;
+            events.watch.add(client, db, key, &self.touched);
+            self.events.get_or_insert_with(|| events.clone());
+        }
+    }
+
+    /// Forgets all keys.
+    pub fn clear(&mut self) {
+        if let Some(events) = self.events.take() {
+            self.keys.drain(..).for_each(|(db, key, _)| events.watch.remove(self.client, db, &key));
+            self.touched = Arc::default();
+        }
+    }
+
+    /// Whether none of the keys, which are locked, was changed, and none has expired.
+    fn untouched(&self, tx: &mut crate::keyspace::Transaction<'_>, now: u64) -> Result<bool, CommandError> {
+        if self.touched.load(Relaxed) {
+            return Ok(false);
+        }
+        for (db, key, live) in &self.keys {
+            if *live && tx.get(*db, key, now)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Who watches which key.
+#[derive(Default)]
+pub struct WatchTable {
+    watchers: Mutex<HashMap<(usize, Bytes), Vec<Watcher>>>,
+    keys: AtomicUsize,
+}
+
+struct Watcher {
+    client: u64,
+    touched: Arc<AtomicBool>,
+}
+
+impl WatchTable {
+    fn add(&self, client: u64, db: usize, key: &Bytes, touched: &Arc<AtomicBool>) {
+        let mut watchers = self.watchers.lock();
+        // A copy: the bytes at hand may be a small part of a large buffer.
+        let key = (db, Bytes::copy_from_slice(key));
+        watchers.entry(key).or_default().push(Watcher { client, touched: touched.clone() });
+        self.keys.store(watchers.len(), Relaxed);
+    }
+
+    fn remove(&self, client: u64, db: usize, key: &Bytes) {
+        let mut watchers = self.watchers.lock();
+        let id = (db, key.clone());
+        if let Some(of_key) = watchers.get_mut(&id) {
+            of_key.retain(|watcher| watcher.client != client);
+            if of_key.is_empty() {
+                watchers.remove(&id);
+            }
+        }
+        self.keys.store(watchers.len(), Relaxed);
+    }
+
+    /// Keys that somebody watches.
+    pub fn keys(&self) -> usize {
+        self.keys.load(Relaxed)
+    }
+
+    /// A key has changed; its stripe is held.
+    pub fn changed(&self, db: usize, key: &Bytes) {
+        if self.keys() > 0
+            && let Some(watchers) = self.watchers.lock().get(&(db, key.clone()))
+        {
+            watchers.iter().for_each(|watcher| watcher.touched.store(true, Relaxed));
+        }
+    }
+
+    /// A database was replaced.
+    pub fn replaced(&self, db: usize) {
+        let watchers = self.watchers.lock();
+        let of_db = watchers.iter().filter(|((of, _), _)| *of == db);
+        of_db.flat_map(|(_, watchers)| watchers).for_each(|watcher| watcher.touched.store(true, Relaxed));
+    }
+}

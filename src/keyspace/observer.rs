@@ -1,0 +1,17 @@
+//! Who is told of changes: for WATCH, blocked clients and clients' caches, which the keyspace knows nothing of.
+
+use bytes::Bytes;
+
+use crate::engine::Entry;
+
+/// Is told of every change once the engine holds it, whether a client, a master or an expiry made it. Must be quick.
+pub trait KeyObserver: Send + Sync {
+    /// The key holds this now (`None`: nothing). Its stripe is held exclusively: no command that locked the key has seen the change yet.
+    fn changed(&self, db: usize, key: &Bytes, entry: Option<&Entry>);
+
+    /// A slot of the database was emptied or replaced as a whole. All stripes are held.
+    fn replaced(&self, db: usize);
+
+    /// Changes were made that no client asked for, and the locks that they needed are free again.
+    fn settled(&self);
+}
