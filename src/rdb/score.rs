@@ -5,11 +5,8 @@ const DIGITS: i32 = 17;
 /// Scores up to this magnitude that are whole are printed as integers, as in Redis 7.0.
 const MAX_WHOLE: f64 = (i64::MAX / 2) as f64;
 
-/// The text of a score, as Redis 7.0 prints it: whole numbers as such, others as C's `%.17g`.
+/// The text of a score, as Redis 7.0 prints it: whole numbers as such, others as C's `%.17g`. Minus zero is zero.
 pub fn print(score: f64) -> String {
-    if score == 0.0 {
-        return if score.is_sign_negative() { "-0".to_owned() } else { "0".to_owned() };
-    }
     if score.trunc() == score && score.abs() <= MAX_WHOLE {
         return (score as i64).to_string();
     }
@@ -49,7 +46,7 @@ mod tests {
         fn any_score_survives(score: f64) {
             if !score.is_nan() {
                 let text = print(score);
-                prop_assert_eq!(parse(text.as_bytes()).unwrap().to_bits(), score.to_bits(), "{}", text);
+                prop_assert_eq!(parse(text.as_bytes()), Some(score), "{}", text);
             }
         }
     }
@@ -67,7 +64,7 @@ mod tests {
             (1e-5, "1.0000000000000001e-05"),
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
-            (-0.0, "-0"),
+            (-0.0, "0"),
         ] {
             assert_eq!(print(score), text);
         }

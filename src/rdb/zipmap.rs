@@ -1,7 +1,7 @@
 //! Zipmaps, which held small hashes before Redis 2.6: read only.
 //!
 //! ```text
-//! count    u8, of fields; 254 or more says that they must be counted
+//! count    u8, of fields; 254 says that they must be counted
 //! fields   each: length, field, length, u8 of unused bytes, value, unused bytes
 //! end      0xff
 //! ```
@@ -15,6 +15,8 @@ use super::reader::Source;
 
 const END: u8 = 0xff;
 const LONG: u8 = 254;
+/// Redis 7 takes none that would not fit a listpack.
+const MAX_LEN: usize = 1 << 30;
 
 /// Reads the fields of a zipmap with their values, handing each to `field`.
 ///
@@ -22,6 +24,9 @@ const LONG: u8 = 254;
 /// [`Error::Corrupt`], or what `field` answers.
 pub fn read(zipmap: Bytes, mut field: impl FnMut(Bytes, Bytes) -> Result<(), Error>) -> Result<(), Error> {
     const BAD: Error = Error::Corrupt("a malformed zipmap");
+    if zipmap.len() > MAX_LEN {
+        return Err(BAD);
+    }
     let mut rest = zipmap;
     let count = rest.split_first().map(|(&count, _)| count).ok_or(BAD)?;
     let mut seen = 0;
@@ -35,7 +40,7 @@ pub fn read(zipmap: Bytes, mut field: impl FnMut(Bytes, Bytes) -> Result<(), Err
         field(name, value)?;
         seen += 1;
     }
-    if rest.len() != 1 || (count < LONG && usize::from(count) != seen) {
+    if rest.len() != 1 || (count != LONG && usize::from(count) != seen) {
         return Err(BAD);
     }
     Ok(())
@@ -47,13 +52,16 @@ fn byte(rest: &mut Bytes) -> Result<u8, Error> {
     Ok(byte[0])
 }
 
+/// A length; an error, whichever, when there is none.
 fn length(rest: &mut Bytes) -> Result<u64, Error> {
     match byte(rest)? {
         END => Err(Error::Truncated),
         LONG => {
             let mut len = [0; 4];
             rest.fill(&mut len)?;
-            Ok(u64::from(u32::from_le_bytes(len)))
+            let len = u32::from_le_bytes(len);
+            // What fits a byte must be in one.
+            if len < u32::from(LONG) { Err(Error::Truncated) } else { Ok(u64::from(len)) }
         }
         short => Ok(u64::from(short)),
     }
@@ -79,6 +87,7 @@ mod tests {
         assert_eq!(fields(&[b"\x01", &long[..]].concat()).unwrap()[0].0.len(), 300);
         let zipmap = b"\x02\x03foo\x03\x02barXX\x05hello\x05\x00world\xff";
         assert_eq!(fields(zipmap).unwrap(), [("foo".into(), "bar".into()), ("hello".into(), "world".into())]);
+        assert!(fields(b"\x01\xfe\x03\0\0\0foo\x03\x00bar\xff").is_err(), "a small length in five bytes");
         assert!(fields(b"\x03\x03foo\x03\x00bar\xff").is_err(), "count");
         assert!(fields(b"\x01\x03foo\x03\x00ba\xff").is_err(), "cut off");
         assert!(fields(b"\x01\x03foo\x03\x00bar\xff\xff").is_err(), "bytes after the end");

@@ -242,6 +242,20 @@ fn streams() {
     make(&mut conn, "groups", Same::Value, &[words("XTRIM groups MAXLEN 0")]);
 }
 
+/// What versions of Redis before 7.0 wrote: lists, a hash and a sorted set in ziplists, a hash in a zipmap, and
+/// collections string by string.
+const OLD: [&[u8]; 9] = [
+    b"\x0a\x12\x12\0\0\0\x0e\0\0\0\x02\0\x00\x02hi\x04\xfe\x80\xff",
+    b"\x0e\x01\x12\x12\0\0\0\x0e\0\0\0\x02\0\x00\x02hi\x04\xfe\x80\xff",
+    b"\x0d\x12\x12\0\0\0\x0e\0\0\0\x02\0\x00\x02hi\x04\xfe\x80\xff",
+    b"\x0c\x12\x12\0\0\0\x0e\0\0\0\x02\0\x00\x02hi\x04\xfe\x80\xff",
+    b"\x09\x17\x02\x03foo\x03\x02barXX\x05hello\x02\x00hi\xff",
+    b"\x01\x02\x02hi\xc0\x80",
+    b"\x02\x04\x02hi\xc1\x00\x80\xc3\x08\x18\x00a\xe0\x0c\x00\x01ab\x01a",
+    b"\x03\x02\x02hi\x04-0.5\x02ho\xff",
+    b"\x04\x01\x02hi\xc2\x00\x80\x00\x00",
+];
+
 /// Damaged dumps: what we take, Redis takes as the same value.
 #[test]
 fn damage() {
@@ -269,7 +283,13 @@ fn damage() {
         conn.call(&words(line));
     }
     let keys = ["string", "list", "set", "intset", "zset", "hash", "stream"];
-    let dumps: Vec<Bytes> = keys.iter().map(|key| dumped(&mut conn, key.as_bytes())).collect();
+    let mut dumps: Vec<Bytes> = keys.iter().map(|key| dumped(&mut conn, key.as_bytes())).collect();
+    dumps.extend(OLD.map(|body| {
+        let mut payload = body.to_vec();
+        rdb::seal(&mut payload, 6);
+        assert!(!matches!(restored(&payload.clone().into()), Value::String(_)));
+        payload.into()
+    }));
     let (mut both, mut neither, mut only_redis) = (0, 0, 0);
     for _ in 0..ROUNDS {
         let payload = dumps.choose(&mut rng).expect("a dump");
