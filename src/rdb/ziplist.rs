@@ -186,7 +186,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(elements in proptest::collection::vec(any::<Vec<u8>>(), 0..6), at: prop::sample::Index, byte: u8) {
+        fn any_bytes_are_read_or_refused(
+            elements in proptest::collection::vec(any::<Vec<u8>>(), 0..6),
+            at: prop::sample::Index,
+            byte: u8,
+        ) {
             let elements: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
             let mut bytes = ziplist(&elements);
             let _ = read(&bytes);
