@@ -145,6 +145,7 @@ pub fn unseal(payload: &[u8], verify_checksum: bool) -> Result<&[u8], Error> {
 }
 
 fn are_distinct<'a>(strings: impl IntoIterator<Item = &'a Bytes>) -> bool {
-    let mut seen = HashSet::new();
-    strings.into_iter().all(|string| seen.insert(string))
+    let mut strings = strings.into_iter();
+    let mut seen = HashSet::with_capacity(strings.size_hint().0);
+    strings.all(|string| seen.insert(string))
 }
