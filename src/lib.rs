@@ -12,6 +12,7 @@
 //! - [`replication`]: roles, the per-slot state machine, MetaSync, DBSync, TrySync, BinlogSync
 //! - [`snapshot`]: checkpoints of slots, the file service that ships them, the client that fetches them
 //! - [`keyspace`]: databases, slots, key locks, transactions, the commit path and recovery
+//! - [`rdb`]: Redis's serialization of values: DUMP and RESTORE
 //! - [`engine`]: RocksDB: options, encodings, iteration, checkpoints
 //! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
 //! - [`config`]: the table of settings, the conf file, CONFIG
@@ -33,6 +34,7 @@ pub mod keyspace;
 pub mod net;
 pub mod observe;
 pub mod pubsub;
+pub mod rdb;
 pub mod replication;
 pub mod server;
 pub mod snapshot;

@@ -5,6 +5,7 @@
 mod common;
 
 mod duel;
+mod dump_format;
 mod keys;
 mod random;
 mod scan;
