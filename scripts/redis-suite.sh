@@ -92,7 +92,7 @@ free_port() {
 start_server() {
     local port=$1 dir=$2 log=$3 command
     case "$against" in
-        haypile) command=("$HAYPILE" --port "$port" --dir "$dir" --set enable-debug-command=yes) ;;
+        haypile) command=("$HAYPILE" --port "$port" --dir "$dir") ;;
         redis) command=(redis-server --port "$port" --dir "$dir" --save '' --enable-debug-command yes
             --enable-protected-configs yes --enable-module-command yes) ;;
     esac
