@@ -16,7 +16,7 @@ use crate::engine::{self, EngineOptions};
 use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
-use crate::observe::{SlowLog, Stats};
+use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::replication::{self, NodeState, PeerListeners};
 use crate::snapshot::Bgsave;
 
@@ -64,6 +64,8 @@ pub struct Server {
     pub commands: Table,
     pub stats: Stats,
     pub slowlog: SlowLog,
+    pub latency: LatencyMonitor,
+    pub switches: Switches,
     pub scan_cursors: ScanCursors,
     pub replication: Arc<replication::Manager>,
     pub bgsave: Bgsave,
@@ -107,6 +109,8 @@ impl Server {
             commands: Table::new(),
             stats: Stats::new(),
             slowlog: SlowLog::new(),
+            latency: LatencyMonitor::new(),
+            switches: Switches::default(),
             scan_cursors: ScanCursors::new(),
             replication,
             start_time: SystemTime::now(),

@@ -5,6 +5,7 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+pub mod admission;
 mod client;
 mod config;
 mod connection;
@@ -17,6 +18,7 @@ pub mod glob;
 mod help;
 mod introspection;
 mod keys;
+mod latency;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -40,6 +42,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,

@@ -292,6 +292,14 @@ impl Keyspace {
         closed && self.env.retiring.load(Ordering::Acquire) == 0
     }
 
+    /// Flushes everything to the engines' files and forgets what is cached of them, so that what is read next comes from there.
+    pub fn reread(&self) -> Result<(), Error> {
+        self.flush_all_engines()?;
+        let _all = self.locks.lock_all();
+        self.all_slots().for_each(|slot| self.env.cache.renew(&slot.cache_id));
+        Ok(())
+    }
+
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.
     pub fn flush_all_engines(&self) -> Result<(), Error> {
         self.sync_logs();
