@@ -185,7 +185,8 @@ fn digest(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 fn digest_value(ctx: &mut Ctx<'_, '_>, keys: &[Bytes]) -> Result<(), CommandError> {
     ctx.reply.array(keys.len());
     for key in keys {
-        let digest = ctx.peek(key)?.map(|entry| Sha1::new().chain_update([entry.kind as u8]).chain_update(&entry.value));
+        let digest =
+            ctx.peek(key)?.map(|entry| Sha1::new().chain_update([entry.kind as u8]).chain_update(&entry.value));
         ctx.reply.simple(&digest.map_or("0".repeat(40), |hash| hex(hash.finalize().as_slice())));
     }
     Ok(())
@@ -254,7 +255,7 @@ fn protocol(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     match kind.as_str() {
         "string" => reply.bulk(b"Hello World"),
         "integer" => reply.int(12345),
-        "double" => reply.double(3.141),
+        "double" => reply.double(3141.0 / 1000.0),
         "null" => reply.null(),
         "array" => {
             reply.array(3);

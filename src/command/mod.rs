@@ -5,8 +5,10 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
 pub mod admission;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
@@ -43,6 +45,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     server::SERVER,
     slowlog::SLOWLOG,
     latency::LATENCY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,

@@ -125,9 +125,14 @@ mod tests {
 
     #[test]
     fn letters_read_and_write() {
-        for (input, output) in
-            [("", ""), ("gKE", "gKE"), ("$lshzxeKE", "$lshzxeKE"), ("KA", "AK"), ("EA", "AE"), ("g$lshzxetdKEmn", "AnKEm")]
-        {
+        for (input, output) in [
+            ("", ""),
+            ("gKE", "gKE"),
+            ("$lshzxeKE", "$lshzxeKE"),
+            ("KA", "AK"),
+            ("EA", "AE"),
+            ("g$lshzxetdKEmn", "AnKEm"),
+        ] {
             assert_eq!(EventClasses::parse(input).unwrap().to_string(), output, "{input}");
         }
         assert!(EventClasses::parse("Kq").is_none());

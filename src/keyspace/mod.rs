@@ -98,7 +98,7 @@ impl Database {
 }
 
 /// The hash slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it, mod 16384, as in Redis Cluster.
-fn hash_slot(key: &[u8]) -> usize {
+pub fn hash_slot(key: &[u8]) -> usize {
     let tagged = memchr::memchr(b'{', key).and_then(|open| {
         let rest = &key[open + 1..];
         memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])

@@ -146,6 +146,8 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     if let Some(total) = total_memory() {
         out.bytes("total_system_memory", total);
     }
+    out.bytes("maxmemory", server.config.maxmemory());
+    out.field("maxmemory_policy", server.config.maxmemory_policy());
     let version = tikv_jemalloc_ctl::version::read().ok();
     out.known(
         "mem_allocator",

@@ -78,9 +78,8 @@ impl LatencyMonitor {
     /// Each event with its last sample.
     pub fn latest(&self) -> Vec<Latest> {
         let events = self.events.lock();
-        let latest = |(event, seen): (&&'static str, &Event)| {
-            Some(Latest { event, last: *seen.samples.back()?, max: seen.max })
-        };
+        let latest =
+            |(event, seen): (&&'static str, &Event)| Some(Latest { event, last: *seen.samples.back()?, max: seen.max });
         events.iter().filter_map(latest).collect()
     }
 
