@@ -5,8 +5,11 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
+pub mod admission;
 pub mod blocking;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
@@ -18,6 +21,7 @@ pub mod glob;
 mod help;
 mod introspection;
 mod keys;
+mod latency;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -43,6 +47,9 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,

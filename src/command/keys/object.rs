@@ -97,7 +97,7 @@ fn encoding(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 }
 
 /// Redis's name for the encoding it gives such a value when it is set.
-fn encoding_of(entry: &Entry) -> &'static str {
+pub fn encoding_of(entry: &Entry) -> &'static str {
     match entry.kind {
         Kind::String if numbers::parse_i64(&entry.value).is_some() => "int",
         Kind::String if entry.value.len() <= EMBEDDED_STRING => "embstr",
