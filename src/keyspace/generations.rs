@@ -94,6 +94,7 @@ impl Slot {
     }
 
     fn replaced(&self) {
+        self.unqueued.forget();
         if let Some(observer) = self.env.observer.get() {
             observer.replaced(self.db);
         }

@@ -8,6 +8,7 @@ mod cache;
 mod commit;
 pub mod effect;
 mod error;
+mod expire;
 mod generations;
 mod housekeeping;
 mod locks;
@@ -41,6 +42,7 @@ use store::Layout;
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 pub use effect::{Effect, Read, State};
 pub use error::Error;
+pub use expire::{Expired, KeyGone};
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
 pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
@@ -128,6 +130,7 @@ impl Keyspace {
             newest_record: AtomicU64::new(0),
             last_version: AtomicU64::new(0),
             observer: OnceLock::new(),
+            expiry: expire::ExpiryQueue::default(),
             clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;

@@ -1,5 +1,6 @@
 //! Changes to a slot that are not written yet, laid over what it holds.
 
+use std::collections::hash_map::Entry as Change;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -15,7 +16,8 @@ pub struct Overlay<'s> {
     slot: &'s Slot,
     /// Whether the stripes of the keys are held, so that the cache may be used.
     locked: bool,
-    entries: HashMap<Bytes, Option<Entry>, FixedState>,
+    /// With the place of each in the order in which they were first changed.
+    entries: HashMap<Bytes, (usize, Option<Entry>), FixedState>,
     data: Elements,
     score: Elements,
 }
@@ -49,7 +51,7 @@ impl<'s> Overlay<'s> {
 
     /// The changed entries.
     pub fn entries(&self) -> impl Iterator<Item = (&Bytes, Option<&Entry>)> {
-        self.entries.iter().map(|(key, entry)| (key, entry.as_ref()))
+        self.entries.iter().map(|(key, (_, entry))| (key, entry.as_ref()))
     }
 
     fn space(&self, space: Space) -> &Elements {
@@ -62,7 +64,7 @@ impl<'s> Overlay<'s> {
     /// The engine batch that makes the changes.
     pub fn batch(&self, engine: &Engine) -> Result<Batch, Error> {
         let mut batch = engine.batch();
-        for (key, entry) in &self.entries {
+        for (key, (_, entry)) in &self.entries {
             engine.stage(&mut batch, key, entry.as_ref())?;
         }
         for space in [Space::Data, Space::Score] {
@@ -73,10 +75,12 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
-    /// The engine has made the changes.
-    pub fn committed(&self) {
-        for (key, entry) in &self.entries {
-            self.slot.changed(key, entry.as_ref());
+    /// The engine has made the changes, for the client `by` (0 = none).
+    pub fn committed(&self, by: u64) {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(_, (place, _))| *place);
+        for (key, (_, entry)) in entries {
+            self.slot.changed(key, entry.as_ref(), by);
         }
     }
 
@@ -95,7 +99,7 @@ impl<'s> Overlay<'s> {
 impl Read for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
-            Some(entry) => Ok(entry.clone()),
+            Some((_, entry)) => Ok(entry.clone()),
             None if self.locked => self.slot.get(key),
             None => self.slot.get_from_engine(key),
         }
@@ -161,7 +165,13 @@ fn merge<'c>(
 
 impl State for Overlay<'_> {
     fn put(&mut self, key: Bytes, entry: Option<Entry>) {
-        self.entries.insert(key, entry);
+        let place = self.entries.len();
+        match self.entries.entry(key) {
+            Change::Occupied(mut known) => known.get_mut().1 = entry,
+            Change::Vacant(new) => {
+                new.insert((place, entry));
+            }
+        }
     }
 
     fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>) {

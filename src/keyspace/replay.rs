@@ -64,7 +64,7 @@ impl Keyspace {
             let batch = overlay.batch(&store.engine)?;
             let committed = slot.commit_run(bytes, group.position, batch, group.time);
             match &committed {
-                Ok(()) => overlay.committed(),
+                Ok(()) => overlay.committed(0),
                 Err(_) => overlay.uncertain(),
             }
             committed?;

@@ -98,6 +98,10 @@ pub struct Transaction<'k> {
     commands: usize,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+    /// Who makes the changes.
+    by: u64,
+    /// Keys that were found expired.
+    expired: Vec<(usize, Bytes)>,
 }
 
 /// Fields are dropped in order: stripes are let go before maintenance locks are.
@@ -195,7 +199,15 @@ impl<'k> Transaction<'k> {
             bytes: 0,
             commands: 0,
             undurable: Vec::new(),
+            by: 0,
+            expired: Vec::new(),
         }
+    }
+
+    /// Tells the observer of changes that this client makes them.
+    pub fn by(mut self, client: u64) -> Self {
+        self.by = client;
+        self
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
@@ -303,7 +315,22 @@ impl<'k> Transaction<'k> {
 
     /// The entry of a key as it is at `now` (unix ms), through the pending writes. Expired = none.
     pub fn get(&mut self, db: usize, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
-        Ok(self.reader(db, key).get(key)?.filter(|e| e.is_live(now)))
+        let entry = self.reader(db, key).get(key)?;
+        if entry.as_ref().is_some_and(|entry| !entry.is_live(now)) {
+            self.expired.push((db, key.clone()));
+            return Ok(None);
+        }
+        Ok(entry)
+    }
+
+    /// Whether keys were found expired.
+    pub fn found_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Takes the keys that [`Transaction::get`] found expired.
+    pub fn take_expired(&mut self) -> Vec<(usize, Bytes)> {
+        std::mem::take(&mut self.expired)
     }
 
     /// What lies in the slot of `key`, through the pending writes.
@@ -458,7 +485,7 @@ impl<'k> Transaction<'k> {
         let result = self.commit_writes(&mut parts);
         for part in &parts {
             match result {
-                Ok(()) => part.overlay.committed(),
+                Ok(()) => part.overlay.committed(self.by),
                 Err(_) => part.overlay.uncertain(),
             }
         }

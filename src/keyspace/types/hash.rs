@@ -248,3 +248,15 @@ pub fn each(
     })?;
     bad.map_or(Ok(()), Err)
 }
+
+/// Up to `limit` fields that have expired at `now`.
+pub fn expired_fields(state: &mut dyn Read, hash: &Handle, now: u64, limit: usize) -> Result<Vec<Bytes>, Error> {
+    let mut found = Vec::new();
+    hash.each(state, Space::Data, &[], None, false, &mut |suffix, value| {
+        if Field::decode(&Bytes::copy_from_slice(value)).is_ok_and(|field| !field.is_live(now)) {
+            found.push(Bytes::copy_from_slice(name_in(suffix)));
+        }
+        found.len() < limit
+    })?;
+    Ok(found)
+}
