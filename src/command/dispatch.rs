@@ -290,9 +290,12 @@ impl<'a> Pipeline<'a> {
         match self.server.pause.kind() {
             PauseKind::None => false,
             PauseKind::All => true,
-            PauseKind::Write if is_exec(command.spec) => self.client.multi.iter().flat_map(super::Multi::queue).any(
-                |queued| self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec)),
-            ),
+            PauseKind::Write if is_exec(command.spec) => self
+                .client
+                .multi
+                .iter()
+                .flat_map(super::Multi::queue)
+                .any(|queued| self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec))),
             PauseKind::Write => writes(command.spec),
         }
     }

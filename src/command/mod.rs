@@ -22,8 +22,10 @@ mod help;
 mod introspection;
 mod keys;
 mod latency;
+mod monitor;
 pub mod numbers;
 mod persistence;
+mod pubsub;
 mod replication;
 mod scan;
 mod server;
@@ -31,6 +33,7 @@ mod slowlog;
 mod spec;
 mod string;
 mod table;
+mod tracking;
 mod transactions;
 
 pub use context::{Ctx, Within};
@@ -56,4 +59,6 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    pubsub::PUBSUB,
+    monitor::MONITOR,
 ];

@@ -99,7 +99,9 @@ pub static SERVER: &[Spec] = &[
 ];
 
 fn dbsize(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
-    let keys = ctx.server.keyspace.count(ctx.db(), ctx.now)?.keys;
+    // Where expired keys are left alone they count, as they are there.
+    let now = if ctx.server.switches.active_expire() { ctx.now } else { 0 };
+    let keys = ctx.server.keyspace.count(ctx.db(), now)?.keys;
     ctx.reply.int(keys as i64);
     Ok(())
 }
@@ -108,6 +110,8 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     let db = ctx.db();
     ctx.tx.flush_db(Some(db), ctx.now)?;
+    // Also where there was nothing to empty.
+    ctx.server.events.tracking.replaced();
     ctx.reply.ok();
     Ok(())
 }
@@ -115,6 +119,7 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     ctx.tx.flush_db(None, ctx.now)?;
+    ctx.server.events.tracking.replaced();
     ctx.reply.ok();
     Ok(())
 }

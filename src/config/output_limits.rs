@@ -4,7 +4,8 @@ use super::cell::{Cell, Typed};
 use super::value::{ValueError, parse_size};
 
 /// The classes, by the names that CONFIG GET answers, with other names for them.
-const CLASSES: [(&str, &[&str]); 3] = [("normal", &["normal"]), ("slave", &["slave", "replica"]), ("pubsub", &["pubsub"])];
+const CLASSES: [(&str, &[&str]); 3] =
+    [("normal", &["normal"]), ("slave", &["slave", "replica"]), ("pubsub", &["pubsub"])];
 
 /// Limits of one class.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -35,10 +36,13 @@ impl OutputLimits {
         let mut out: Vec<String> = Vec::new();
         for [class, hard, soft, seconds] in rules {
             let known = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(class));
-            let (class, _) = CLASSES.iter().find(|(_, names)| known(names)).ok_or(ValueError::NotOutputLimits(
-                "Invalid client class specified in buffer limit configuration.",
-            ))?;
-            let malformed = ValueError::NotOutputLimits("Error in hard, soft or soft_seconds setting in buffer limit configuration.");
+            let (class, _) = CLASSES
+                .iter()
+                .find(|(_, names)| known(names))
+                .ok_or(ValueError::NotOutputLimits("Invalid client class specified in buffer limit configuration."))?;
+            let malformed = ValueError::NotOutputLimits(
+                "Error in hard, soft or soft_seconds setting in buffer limit configuration.",
+            );
             let (Ok(hard), Ok(soft), Ok(seconds)) = (parse_size(hard), parse_size(soft), seconds.parse::<u32>()) else {
                 return Err(malformed);
             };

@@ -179,11 +179,7 @@ impl Keyspace {
         Ok(Some(Expired::Fields(count, gone)))
     }
 
-    fn commit_expired(
-        &self,
-        tx: &mut Transaction<'_>,
-        gone: &mut Vec<(usize, &Bytes, Expired)>,
-    ) -> Result<(), Error> {
+    fn commit_expired(&self, tx: &mut Transaction<'_>, gone: &mut Vec<(usize, &Bytes, Expired)>) -> Result<(), Error> {
         let gone = std::mem::take(gone);
         tx.commit()?;
         if let Some(observer) = self.env.observer.get() {

@@ -252,13 +252,7 @@ async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input:
 }
 
 /// Executes the whole requests in the buffer, before them the one in `args` if it is to be run `again`, until a pause is due. What they wrote is committed when this returns.
-fn execute(
-    server: &Server,
-    session: &mut Session,
-    input: &mut Input,
-    args: &mut Vec<Bytes>,
-    mut again: bool,
-) -> Pause {
+fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>, mut again: bool) -> Pause {
     let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
     let pause = loop {
         if pipeline.reply_len() >= MAX_REPLIES {

@@ -124,16 +124,16 @@ mod tests {
 
     #[test]
     fn arguments_are_quoted() {
-        assert_eq!(shown(&[b"set", b"a\"\\\n", b"\x00\xff"]), "[3 1.2.3.4:5] \"set\" \"a\\\"\\\\\\n\" \"\\x00\\xff\"\r\n");
+        assert_eq!(
+            shown(&[b"set", b"a\"\\\n", b"\x00\xff"]),
+            "[3 1.2.3.4:5] \"set\" \"a\\\"\\\\\\n\" \"\\x00\\xff\"\r\n"
+        );
     }
 
     #[test]
     fn passwords_are_not_shown() {
         assert_eq!(shown(&[b"AUTH", b"pw"]), "[3 1.2.3.4:5] \"AUTH\" \"(redacted)\"\r\n");
         let hello = shown(&[b"hello", b"3", b"auth", b"me", b"pw", b"setname", b"x"]);
-        assert_eq!(
-            hello,
-            "[3 1.2.3.4:5] \"hello\" \"3\" \"auth\" \"(redacted)\" \"(redacted)\" \"setname\" \"x\"\r\n"
-        );
+        assert_eq!(hello, "[3 1.2.3.4:5] \"hello\" \"3\" \"auth\" \"(redacted)\" \"(redacted)\" \"setname\" \"x\"\r\n");
     }
 }

@@ -145,7 +145,11 @@ impl Tracking {
         self.forget(key, by);
         if self.prefix_count.load(Relaxed) > 0 {
             for (_, state) in self.prefixes.lock().iter_mut().filter(|(prefix, _)| key.starts_with(prefix)) {
-                state.changed.entry(key.clone()).and_modify(|first| *first = if *first == by { by } else { 0 }).or_insert(by);
+                state
+                    .changed
+                    .entry(key.clone())
+                    .and_modify(|first| *first = if *first == by { by } else { 0 })
+                    .or_insert(by);
                 self.pending.store(true, Relaxed);
             }
         }
@@ -372,10 +376,7 @@ impl Tracked {
     /// Whether a command that reads now is to be remembered.
     pub fn remembers(&self) -> bool {
         let options = &self.options;
-        self.is_on()
-            && !options.broadcast
-            && !(options.optin && !self.caching)
-            && !(options.optout && self.caching)
+        self.is_on() && !options.broadcast && !(options.optin && !self.caching) && !(options.optout && self.caching)
     }
 
     /// A command reads these keys, which are locked.
