@@ -189,13 +189,16 @@ impl Waiter {
     }
 }
 
+/// Those that wait for a key, the first first.
+type Queue = VecDeque<Arc<Waiter>>;
+
 /// All waiting commands of a server.
 #[derive(Default)]
 pub struct Blocked {
     /// Waiting commands.
     count: AtomicUsize,
     /// Of these, those that wait for keys, key by key, the first first.
-    by_key: Mutex<HashMap<(usize, Bytes), VecDeque<Arc<Waiter>>>>,
+    by_key: Mutex<HashMap<(usize, Bytes), Queue>>,
     keys: AtomicUsize,
     /// Keys that have changed and somebody waits for, in the order in which they did.
     ready: Mutex<VecDeque<(usize, Bytes)>>,

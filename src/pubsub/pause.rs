@@ -76,12 +76,11 @@ impl Pause {
     pub async fn ended(&self) {
         let changed = self.changed.notified();
         let until = *self.until.lock();
-        match until {
-            Some(until) => tokio::select! {
+        if let Some(until) = until {
+            tokio::select! {
                 () = changed => {}
                 () = tokio::time::sleep_until(until) => {}
-            },
-            None => {}
+            }
         }
     }
 }

@@ -166,7 +166,8 @@ impl Tracking {
         self.items.fetch_sub(readers.len(), Relaxed);
         let trackers = self.trackers.read();
         for tracker in readers.iter().filter_map(|id| trackers.get(id)) {
-            if !tracker.broadcast && !(tracker.noloop && tracker.client.id == by) {
+            let own = tracker.noloop && tracker.client.id == by;
+            if !tracker.broadcast && !own {
                 self.tell(tracker, &Invalid::Keys(&[key]));
             }
         }
@@ -376,7 +377,12 @@ impl Tracked {
     /// Whether a command that reads now is to be remembered.
     pub fn remembers(&self) -> bool {
         let options = &self.options;
-        self.is_on() && !options.broadcast && !(options.optin && !self.caching) && !(options.optout && self.caching)
+        let wanted = match (options.optin, options.optout) {
+            (true, _) => self.caching,
+            (_, true) => !self.caching,
+            _ => true,
+        };
+        self.is_on() && !options.broadcast && wanted
     }
 
     /// A command reads these keys, which are locked.
