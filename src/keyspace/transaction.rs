@@ -13,7 +13,7 @@ use super::effect::{Effect, Read};
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
-use super::types::{Handle, Outcome};
+use super::types::{Handle, Outcome, blob};
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::{ElementRange, Entry, Kind, Space};
@@ -345,13 +345,26 @@ impl<'k> Transaction<'k> {
         self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
     }
 
+    /// Puts a string into chunks before a change in place makes it long.
+    fn chunk_for(&mut self, db: usize, key: &Bytes, end: impl FnOnce(u64) -> u64, now: u64) -> Result<(), Error> {
+        let entry = self.get(db, key, now)?;
+        let len = entry.as_ref().map_or(0, |entry| entry.value.len() as u64);
+        if entry.is_none_or(|entry| !entry.has_elements()) && end(len) > blob::WHOLE_MAX {
+            let version = self.keyspace.env.next_version(now);
+            self.apply(db, Effect::Chunk { key: key.clone(), version }, now)?;
+        }
+        Ok(())
+    }
+
     /// Adds to the string, or makes it. Keeps the expiry.
     pub fn append(&mut self, db: usize, key: &Bytes, suffix: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len + suffix.len() as u64, now)?;
         self.apply(db, Effect::Append { key: key.clone(), suffix: suffix.clone() }, now).map(drop)
     }
 
     /// Overwrites from `offset` (bytes) on, zero padded. Keeps the expiry.
     pub fn set_range(&mut self, db: usize, key: &Bytes, offset: u64, value: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len.max(offset + value.len() as u64), now)?;
         self.apply(db, Effect::SetRange { key: key.clone(), offset, value: value.clone() }, now).map(drop)
     }
 
