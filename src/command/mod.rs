@@ -5,6 +5,7 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod bitmap;
 mod client;
 mod config;
 mod connection;
@@ -15,6 +16,7 @@ mod error;
 pub mod float;
 pub mod glob;
 mod help;
+mod hyperloglog;
 mod introspection;
 mod keys;
 pub mod numbers;
@@ -43,6 +45,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    bitmap::BITMAP,
+    hyperloglog::HYPERLOGLOG,
     keys::KEYS,
     scan::SCAN,
 ];

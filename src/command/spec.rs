@@ -217,6 +217,12 @@ pub struct KeyRef {
 pub enum Group {
     /// Strings.
     String,
+    /// Strings as arrays of bits.
+    Bitmap,
+    /// HyperLogLogs.
+    HyperLogLog,
+    /// Sorted sets of positions.
+    Geo,
     /// Keys of any type.
     Generic,
     /// The connection itself.
@@ -230,6 +236,9 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",
@@ -240,6 +249,9 @@ impl Group {
     pub const fn category(self) -> Option<&'static str> {
         match self {
             Group::String => Some("@string"),
+            Group::Bitmap => Some("@bitmap"),
+            Group::HyperLogLog => Some("@hyperloglog"),
+            Group::Geo => Some("@geo"),
             Group::Generic => Some("@keyspace"),
             Group::Connection => Some("@connection"),
             Group::Server => None,
