@@ -14,6 +14,7 @@ mod debug;
 mod dispatch;
 mod error;
 pub mod float;
+pub mod geo;
 pub mod glob;
 mod help;
 mod hyperloglog;

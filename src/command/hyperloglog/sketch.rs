@@ -155,15 +155,18 @@ impl Sketch {
         })
     }
 
-    /// The estimate that is stored, or else a new one.
+    /// The estimate that is stored, or else a new one. Registers that make no sense are found in either case.
     ///
     /// # Errors
     /// [`SketchError::Corrupt`]
     pub fn cardinality(&self) -> Result<u64, SketchError> {
-        match self.stored() & STALE {
-            0 => Ok(self.stored()),
-            _ => self.estimate(),
+        if self.stored() & STALE != 0 {
+            return self.estimate();
         }
+        if !self.is_dense() {
+            sparse::for_each_run(self.registers(), |_, _| ())?;
+        }
+        Ok(self.stored())
     }
 
     fn estimate(&self) -> Result<u64, SketchError> {
@@ -282,6 +285,6 @@ mod tests {
         }
         assert_eq!(Sketch::from_bytes(&good[..15]).err(), Some(SketchError::NoSketch));
         let header_alone = Sketch::from_bytes(&good[..16]).unwrap();
-        assert_eq!(header_alone.estimate(), Err(SketchError::Corrupt));
+        assert_eq!(header_alone.cardinality(), Err(SketchError::Corrupt));
     }
 }
