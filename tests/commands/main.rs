@@ -4,7 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bitmap;
 mod duel;
+mod geo;
+mod hyperloglog;
 mod keys;
 mod random;
 mod scan;

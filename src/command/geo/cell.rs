@@ -115,7 +115,8 @@ impl Cell {
         let moved = |own: u64, other: u64, by: i8| {
             let (coordinate, fill) = (self.bits & own, other >> unused);
             let moved = match by {
-                0 => coordinate,
+                // Left as it is, even if it lies one beyond the last row, as a position on the northern border does.
+                0 => return coordinate,
                 1.. => coordinate.wrapping_add(fill + 1),
                 _ => (coordinate | fill).wrapping_sub(fill + 1),
             };
