@@ -7,6 +7,7 @@ mod common;
 mod bitmap;
 mod duel;
 mod geo;
+mod glob;
 mod hyperloglog;
 mod keys;
 mod random;

@@ -3,7 +3,9 @@
 //! The earth is a ball here, as it is to Redis 7.0 (`geohash_helper.c`), whose formulas these are, in its order of
 //! operations, so that both agree on what lies on an edge.
 
-use super::cell::{Cell, MAX_STEP, Position};
+use std::cmp::Ordering;
+
+use super::cell::{Area, Cell, MAX_STEP, Position};
 
 /// Radius of the earth in metres.
 const EARTH_RADIUS: f64 = 6_372_797.560_856;
@@ -31,8 +33,8 @@ impl Shape {
         match self.form {
             Form::Circle { radius } => {
                 let distance = distance(self.center, position);
-                // A distance that is no number lies inside.
-                (!(distance > radius)).then_some(distance)
+                // What is no number is not greater.
+                (distance.partial_cmp(&radius) != Some(Ordering::Greater)).then_some(distance)
             }
             Form::Box { width, height } => {
                 if latitude_distance(position.latitude, self.center.latitude) > height / 2.0 {
@@ -104,7 +106,7 @@ impl Shape {
     }
 
     /// The degrees between which the shape lies.
-    fn bounds(&self) -> super::cell::Area {
+    fn bounds(&self) -> Area {
         let (half_width, half_height) = match self.form {
             Form::Circle { radius } => (radius, radius),
             Form::Box { width, height } => (width / 2.0, height / 2.0),
@@ -114,12 +116,7 @@ impl Shape {
         // The wider side is the one that is nearer to a pole. Redis takes the northern one in the north.
         let widest = if latitude < 0.0 { latitude - tall } else { latitude + tall };
         let wide = half_width / EARTH_RADIUS / (widest * RADIANS).cos() / RADIANS;
-        super::cell::Area {
-            west: longitude - wide,
-            east: longitude + wide,
-            south: latitude - tall,
-            north: latitude + tall,
-        }
+        Area { west: longitude - wide, east: longitude + wide, south: latitude - tall, north: latitude + tall }
     }
 }
 

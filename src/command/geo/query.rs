@@ -269,11 +269,12 @@ pub fn store_key(args: &[Bytes]) -> Option<&Bytes> {
     let mut rest = args.get(5..).unwrap_or_default();
     while let [name, after @ ..] = rest {
         rest = after;
-        if name.eq_ignore_ascii_case(b"store") || name.eq_ignore_ascii_case(b"storedist") {
-            if let [key, after @ ..] = after {
-                found = Some(key);
-                rest = after;
-            }
+        let stores = name.eq_ignore_ascii_case(b"store") || name.eq_ignore_ascii_case(b"storedist");
+        if let [key, after @ ..] = after
+            && stores
+        {
+            found = Some(key);
+            rest = after;
         }
     }
     found

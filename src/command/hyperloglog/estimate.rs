@@ -9,7 +9,7 @@ pub type Histogram = [u32; 64];
 /// Longest pattern that is not cut off: a register holds up to one more.
 const Q: usize = 64 - REGISTER_BITS as usize;
 /// 1 / (2 ln 2)
-const ALPHA_INF: f64 = 0.721_347_520_444_481_703_680;
+const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
 
 /// The estimate. The order of the operations is Redis's, so the rounding is too.
 pub fn cardinality(histogram: &Histogram) -> u64 {
