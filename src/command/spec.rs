@@ -240,6 +240,12 @@ pub struct KeyRef {
 pub enum Group {
     /// Strings.
     String,
+    /// Strings as arrays of bits.
+    Bitmap,
+    /// HyperLogLogs.
+    HyperLogLog,
+    /// Sorted sets of positions.
+    Geo,
     /// Keys of any type.
     Generic,
     /// Lists.
@@ -275,6 +281,9 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
             Group::Generic => "generic",
             Group::List => "list",
             Group::Set => "set",
@@ -296,6 +305,9 @@ impl Group {
     pub const fn category(self) -> Option<&'static str> {
         match self {
             Group::String => Some("@string"),
+            Group::Bitmap => Some("@bitmap"),
+            Group::HyperLogLog => Some("@hyperloglog"),
+            Group::Geo => Some("@geo"),
             Group::Generic => Some("@keyspace"),
             Group::List => Some("@list"),
             Group::Set => Some("@set"),
