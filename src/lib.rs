@@ -6,6 +6,7 @@
 //! - [`daemon`]: daemon manners: detaching, pidfile, log files, signals
 //! - [`net`]: listener, connections, the RESP codec, the client registry
 //! - [`command`]: the command table and one file a family of commands
+//! - [`script`]: Lua scripts and functions: the sandbox, its libraries, the registry of functions
 //! - [`observe`]: INFO, counters, the slow log
 //! - [`replication`]: roles, the per-slot state machine, MetaSync, DBSync, TrySync, BinlogSync
 //! - [`snapshot`]: checkpoints of slots, the file service that ships them, the client that fetches them
@@ -30,5 +31,6 @@ pub mod keyspace;
 pub mod net;
 pub mod observe;
 pub mod replication;
+pub mod script;
 pub mod server;
 pub mod snapshot;
