@@ -12,9 +12,11 @@ mod connection;
 mod context;
 mod debug;
 mod dispatch;
+mod elements;
 mod error;
 pub mod float;
 pub mod glob;
+mod hash;
 mod help;
 mod introspection;
 mod keys;
@@ -23,6 +25,7 @@ mod persistence;
 mod replication;
 mod scan;
 mod server;
+mod set;
 mod slowlog;
 mod spec;
 mod string;
@@ -46,6 +49,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    hash::HASH,
+    set::SET,
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
