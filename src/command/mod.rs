@@ -5,6 +5,7 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod bitmap;
 pub mod blocking;
 mod client;
 mod config;
@@ -15,9 +16,11 @@ mod dispatch;
 mod elements;
 mod error;
 pub mod float;
+pub mod geo;
 pub mod glob;
 mod hash;
 mod help;
+mod hyperloglog;
 mod introspection;
 mod keys;
 pub mod numbers;
@@ -51,6 +54,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     string::STRING,
     hash::HASH,
     set::SET,
+    bitmap::BITMAP,
+    hyperloglog::HYPERLOGLOG,
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
