@@ -3,6 +3,8 @@
 pub(super) mod expire;
 pub(super) mod object;
 
+pub use object::encoding_of;
+
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, KeyRef, Keys, Spec, numbers};

@@ -5,9 +5,12 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
+pub mod admission;
 mod bitmap;
 pub mod blocking;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
@@ -23,6 +26,7 @@ mod help;
 mod hyperloglog;
 mod introspection;
 mod keys;
+mod latency;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -49,6 +53,9 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,

@@ -229,12 +229,7 @@ fn add(ctx: &mut Ctx<'_, '_>, key: &Bytes, members: Vec<Bytes>) -> Result<u64, C
 }
 
 /// Removes members from the set at `key`, which there is, and tells of it as `event`; how many are gone.
-fn remove(
-    ctx: &mut Ctx<'_, '_>,
-    key: &Bytes,
-    members: Vec<Bytes>,
-    event: &'static str,
-) -> Result<u64, CommandError> {
+fn remove(ctx: &mut Ctx<'_, '_>, key: &Bytes, members: Vec<Bytes>, event: &'static str) -> Result<u64, CommandError> {
     let removed = ctx.apply(Effect::Members(key.clone(), Change::Remove(members)))?.count;
     if removed > 0 {
         ctx.notify(EventClass::Set, event, key);

@@ -14,9 +14,7 @@ pub fn hincrby(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError
     let by = numbers::integer(&args[3])?;
     let (exists, old) = peek_field(ctx, key, field)?;
     let value = match &old {
-        Some(old) => {
-            numbers::parse_i64(&old.value).ok_or(CommandError::Static("ERR hash value is not an integer"))?
-        }
+        Some(old) => numbers::parse_i64(&old.value).ok_or(CommandError::Static("ERR hash value is not an integer"))?,
         None => 0,
     };
     let sum = value.checked_add(by).ok_or(CommandError::Static("ERR increment or decrement would overflow"))?;

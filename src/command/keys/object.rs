@@ -140,12 +140,7 @@ pub fn collection_encoding(
 }
 
 /// Whether there are few fields, and none of them long.
-fn is_small_hash(
-    reader: &mut dyn Read,
-    handle: &Handle,
-    now: u64,
-    thresholds: &Thresholds,
-) -> Result<bool, Error> {
+fn is_small_hash(reader: &mut dyn Read, handle: &Handle, now: u64, thresholds: &Thresholds) -> Result<bool, Error> {
     let mut small = hash::live_len(reader, handle, now)? <= thresholds.hash_entries as u64;
     if small {
         hash::each(reader, handle, now, &mut |name, field| {
@@ -169,7 +164,7 @@ fn is_intset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) ->
 }
 
 /// Redis's name for the encoding it gives such a value when it is set.
-fn encoding_of(entry: &Entry) -> &'static str {
+pub fn encoding_of(entry: &Entry) -> &'static str {
     match entry.kind {
         Kind::String if numbers::parse_i64(&entry.value).is_some() => "int",
         Kind::String if entry.value.len() <= EMBEDDED_STRING => "embstr",

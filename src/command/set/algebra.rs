@@ -138,11 +138,7 @@ fn intersect(
 }
 
 /// The members that an operation makes of the sets.
-fn compute(
-    ctx: &mut Ctx<'_, '_>,
-    operation: Operation,
-    sets: &[Option<Handle>],
-) -> Result<Vec<Bytes>, CommandError> {
+fn compute(ctx: &mut Ctx<'_, '_>, operation: Operation, sets: &[Option<Handle>]) -> Result<Vec<Bytes>, CommandError> {
     let mut members = Vec::new();
     let mut collect = |member: &[u8]| {
         members.push(Bytes::copy_from_slice(member));
@@ -182,12 +178,7 @@ fn reply(ctx: &mut Ctx<'_, '_>, args: &[Bytes], operation: Operation) -> Result<
     Ok(())
 }
 
-fn store(
-    ctx: &mut Ctx<'_, '_>,
-    args: &[Bytes],
-    operation: Operation,
-    event: &'static str,
-) -> Result<(), CommandError> {
+fn store(ctx: &mut Ctx<'_, '_>, args: &[Bytes], operation: Operation, event: &'static str) -> Result<(), CommandError> {
     let destination = &args[1];
     let sets = open(ctx, &args[2..])?;
     let members = compute(ctx, operation, &sets)?;

@@ -307,12 +307,7 @@ pub fn expired_fields(state: &mut dyn Read, hash: &Handle, now: u64, limit: usiz
     Ok(found)
 }
 
-fn each_expired(
-    state: &mut dyn Read,
-    hash: &Handle,
-    now: u64,
-    f: &mut dyn FnMut(&[u8]) -> bool,
-) -> Result<(), Error> {
+fn each_expired(state: &mut dyn Read, hash: &Handle, now: u64, f: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
     if all_live(hash, now) {
         return Ok(());
     }
