@@ -258,12 +258,6 @@ pub enum Group {
     Hash,
     /// Streams.
     Stream,
-    /// Bits of strings.
-    Bitmap,
-    /// Approximate counts.
-    HyperLogLog,
-    /// Places on earth, in sorted sets.
-    Geo,
     /// Channels.
     PubSub,
     /// MULTI and WATCH.
@@ -290,9 +284,6 @@ impl Group {
             Group::SortedSet => "sorted-set",
             Group::Hash => "hash",
             Group::Stream => "stream",
-            Group::Bitmap => "bitmap",
-            Group::HyperLogLog => "hyperloglog",
-            Group::Geo => "geo",
             Group::PubSub => "pubsub",
             Group::Transactions => "transactions",
             Group::Scripting => "scripting",
@@ -314,9 +305,6 @@ impl Group {
             Group::SortedSet => Some("@sortedset"),
             Group::Hash => Some("@hash"),
             Group::Stream => Some("@stream"),
-            Group::Bitmap => Some("@bitmap"),
-            Group::HyperLogLog => Some("@hyperloglog"),
-            Group::Geo => Some("@geo"),
             Group::PubSub => Some("@pubsub"),
             Group::Transactions => Some("@transaction"),
             Group::Scripting => Some("@scripting"),

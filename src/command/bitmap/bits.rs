@@ -211,6 +211,30 @@ pub fn combine<S: BitString>(
     Ok(length)
 }
 
+/// A string in memory.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Whole(pub Vec<u8>);
+
+#[cfg(test)]
+impl BitString for Whole {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), CommandError> {
+        let stored = self.0.get(offset as usize..).unwrap_or_default();
+        let (data, beyond) = buf.split_at_mut(stored.len().min(buf.len()));
+        data.copy_from_slice(&stored[..data.len()]);
+        beyond.fill(0);
+        Ok(())
+    }
+
+    fn next_data(&mut self, from: u64) -> Result<Option<u64>, CommandError> {
+        Ok((from < self.len()).then_some(from))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -282,7 +282,7 @@ fn shift(field: Field) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::bitmap::binding::Whole;
+    use crate::command::bitmap::bits::Whole;
 
     fn steps(text: &str) -> Result<Vec<Step>, String> {
         let words: Vec<Bytes> = text.split_whitespace().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();

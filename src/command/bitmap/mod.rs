@@ -6,6 +6,7 @@ mod field;
 
 use bytes::Bytes;
 
+use self::binding::Stored;
 use self::bits::{BitRange, BitString, Operation};
 use self::field::{Patched, Step};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
@@ -148,27 +149,30 @@ fn setbit(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         b"1" => 1,
         _ => return Err(CommandError::Static("ERR bit is not an integer or out of range")),
     };
-    let mut string = binding::peek(ctx, key)?.unwrap_or_default();
-    let at = offset / 8;
-    let mut byte = [0];
-    string.read(at, &mut byte)?;
-    let [byte] = byte;
+    let string = ctx.peek_blob(key)?.unwrap_or_else(binding::missing);
+    let (at, length) = (offset / 8, string.len());
+    let [byte] = binding::with_one(ctx, key, string, |string| read_byte(string, at))?;
     let mask = 0x80 >> (offset % 8);
     let old = byte & mask != 0;
-    if old != (bit == 1) || at >= string.len() {
+    if old != (bit == 1) || at >= length {
         binding::patch(ctx, key, at, vec![if bit == 1 { byte | mask } else { byte & !mask }])?;
     }
     ctx.reply.int(i64::from(old));
     Ok(())
 }
 
+fn read_byte(mut string: Stored<'_, '_, '_>, at: u64) -> Result<[u8; 1], CommandError> {
+    let mut byte = [0];
+    string.read(at, &mut byte)?;
+    Ok(byte)
+}
+
 /// GETBIT key offset
 fn getbit(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let offset = bit_offset(&args[2], 1, max_bytes(ctx))?;
-    let mut string = binding::read(ctx, &args[1])?.unwrap_or_default();
-    let mut byte = [0];
-    string.read(offset / 8, &mut byte)?;
-    ctx.reply.int(i64::from(byte[0] & 0x80 >> (offset % 8) != 0));
+    let string = ctx.read_blob(&args[1])?.unwrap_or_else(binding::missing);
+    let [byte] = binding::with_one(ctx, &args[1], string, |string| read_byte(string, offset / 8))?;
+    ctx.reply.int(i64::from(byte & 0x80 >> (offset % 8) != 0));
     Ok(())
 }
 
@@ -176,7 +180,7 @@ fn getbit(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 ///
 /// As in Redis 7.0, the arguments of a missing key are not looked at.
 fn bitcount(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let Some(mut string) = binding::read(ctx, &args[1])? else {
+    let Some(string) = ctx.read_blob(&args[1])? else {
         ctx.reply.int(0);
         return Ok(());
     };
@@ -193,7 +197,10 @@ fn bitcount(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         }
         _ => return Err(CommandError::Syntax),
     };
-    let count = range.map_or(Ok(0), |range| bits::count(&mut string, range))?;
+    let count = match range {
+        Some(range) => binding::with(ctx, vec![(&args[1], string)], |strings| bits::count(&mut strings[0], range))?,
+        None => 0,
+    };
     ctx.reply.int(count as i64);
     Ok(())
 }
@@ -207,7 +214,7 @@ fn bitpos(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         1 => true,
         _ => return Err(CommandError::Static("ERR The bit argument must be 1 or 0.")),
     };
-    let Some(mut string) = binding::read(ctx, &args[1])? else {
+    let Some(string) = ctx.read_blob(&args[1])? else {
         ctx.reply.int(if bit { -1 } else { 0 });
         return Ok(());
     };
@@ -224,7 +231,7 @@ fn bitpos(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     };
     let endless = args.len() < 5;
     let position = match range {
-        Some(range) => match bits::position(&mut string, range, bit)? {
+        Some(range) => match binding::with(ctx, vec![(&args[1], string)], |s| bits::position(&mut s[0], range, bit))? {
             None if endless && !bit => Some(length * 8),
             position => position,
         },
@@ -243,18 +250,18 @@ fn bitop(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     }
     let mut sources = Vec::with_capacity(keys.len());
     for key in keys {
-        sources.push(binding::peek(ctx, key)?.unwrap_or_default());
+        sources.push((key, ctx.peek_blob(key)?.unwrap_or_else(binding::missing)));
     }
-    let longest = sources.iter().map(BitString::len).max().unwrap_or(0);
-    let mut result = vec![0; longest as usize];
-    bits::combine(operation, &mut sources, |offset, part| {
-        let at = offset as usize;
-        if let Some(place) = result.get_mut(at..at + part.len()) {
-            place.copy_from_slice(part);
-        }
+    let mut parts = Vec::new();
+    let longest = binding::with(ctx, sources, |sources| {
+        bits::combine(operation, sources, |offset, part| {
+            if part.iter().any(|byte| *byte != 0) {
+                parts.push((offset, part.to_vec()));
+            }
+        })
     })?;
-    if !result.is_empty() {
-        binding::replace(ctx, destination, result)?;
+    if longest > 0 {
+        binding::replace(ctx, destination, longest, parts)?;
     } else if ctx.peek(destination)?.is_some() {
         let db = ctx.db();
         ctx.tx.del(db, destination, ctx.now)?;
@@ -274,16 +281,15 @@ fn bitfield(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let Some(last) = steps.iter().filter(writes).map(|step| step.field().last_byte()).max() else {
         return read_fields(ctx, key, &steps);
     };
-    let mut string = Patched::of(binding::peek(ctx, key)?.unwrap_or_default());
-    string.grow(last)?;
-    ctx.reply.array(steps.len());
-    for step in steps {
-        match string.perform(step)? {
-            Some(number) => ctx.reply.int(number),
-            None => ctx.reply.null(),
-        }
-    }
-    for patch in string.into_patches() {
+    let string = ctx.peek_blob(key)?.unwrap_or_else(binding::missing);
+    let (answers, patches) = binding::with_one(ctx, key, string, |string| {
+        let mut string = Patched::of(string);
+        string.grow(last)?;
+        let answers: Vec<Option<i64>> = steps.iter().map(|step| string.perform(*step)).collect::<Result<_, _>>()?;
+        Ok((answers, string.into_patches()))
+    })?;
+    reply_numbers(ctx, &answers);
+    for patch in patches {
         binding::patch(ctx, key, patch.offset, patch.bytes)?;
     }
     Ok(())
@@ -299,13 +305,21 @@ fn bitfield_ro(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError
 }
 
 fn read_fields(ctx: &mut Ctx<'_, '_>, key: &Bytes, steps: &[Step]) -> Result<(), CommandError> {
-    let mut string = Patched::of(binding::read(ctx, key)?.unwrap_or_default());
-    ctx.reply.array(steps.len());
-    for step in steps {
-        match string.perform(*step)? {
-            Some(number) => ctx.reply.int(number),
+    let string = ctx.read_blob(key)?.unwrap_or_else(binding::missing);
+    let answers: Vec<Option<i64>> = binding::with_one(ctx, key, string, |string| {
+        let mut string = Patched::of(string);
+        steps.iter().map(|step| string.perform(*step)).collect()
+    })?;
+    reply_numbers(ctx, &answers);
+    Ok(())
+}
+
+fn reply_numbers(ctx: &mut Ctx<'_, '_>, numbers: &[Option<i64>]) {
+    ctx.reply.array(numbers.len());
+    for number in numbers {
+        match number {
+            Some(number) => ctx.reply.int(*number),
             None => ctx.reply.null(),
         }
     }
-    Ok(())
 }
