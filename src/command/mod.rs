@@ -27,6 +27,7 @@ mod replication;
 mod scan;
 mod server;
 mod slowlog;
+mod sort;
 mod spec;
 mod string;
 mod table;
@@ -54,4 +55,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    sort::SORT,
 ];

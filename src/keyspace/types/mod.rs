@@ -7,6 +7,7 @@
 pub mod blob;
 pub mod hash;
 pub mod list;
+pub mod refill;
 pub mod set;
 pub mod zset;
 
