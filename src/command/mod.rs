@@ -34,6 +34,7 @@ mod scan;
 mod server;
 mod set;
 mod slowlog;
+mod sort;
 mod spec;
 mod string;
 mod table;
@@ -66,4 +67,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    sort::SORT,
 ];
