@@ -19,6 +19,7 @@ pub mod float;
 pub mod glob;
 mod help;
 mod introspection;
+mod key_flags;
 mod keys;
 mod latency;
 pub mod numbers;

@@ -8,4 +8,5 @@ mod duel;
 mod keys;
 mod random;
 mod scan;
+mod server;
 mod string;
