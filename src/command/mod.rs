@@ -22,6 +22,7 @@ mod introspection;
 mod key_flags;
 mod keys;
 mod latency;
+mod memory;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -46,6 +47,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     server::SERVER,
     slowlog::SLOWLOG,
     latency::LATENCY,
+    memory::MEMORY,
     acl::ACL,
     cluster::CLUSTER,
     replication::REPLICATION,
