@@ -240,7 +240,9 @@ impl<'a> Pipeline<'a> {
             command.stats.failed.fetch_add(1, Relaxed);
         }
         let pending = self.tx.pending();
-        if keyed && pending {
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        } else if keyed && pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
@@ -351,10 +353,14 @@ impl<'a> Pipeline<'a> {
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
+        let start = self.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
         self.error(&error.to_string());
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        }
         Outcome::Next
     }
 
