@@ -108,16 +108,21 @@ start_server() {
     return 1
 }
 
+# Kills a process if there is one: end [SIGNAL] [PID].
+end() {
+    kill "$@" 2>/dev/null || true
+}
+
 # Runs a unit in a subshell of its own. Leaves NAME.log, NAME.server and NAME.state (ok, or what went wrong) in $logs.
 run_unit() (
     unit=$1 job=$2
     name=${unit//\//-}
     dir="$work/$name"
     mkdir -p "$dir"
-    state=ok
+    state=ok server='' suite=''
     trap 'exit 1' TERM INT
     # The suite's process passes the signal on to those that it started.
-    trap 'kill ${suite:-} 2>/dev/null; kill -9 ${server:-} 2>/dev/null; wait 2>/dev/null; rm -rf "$dir"' EXIT
+    trap 'end $suite; end -9 $server; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
     port=$(free_port "$job")
     begin=$SECONDS
     if ! start_server "$port" "$dir" "$logs/$name.server"; then
@@ -258,7 +263,7 @@ work_off() {
 work=$(mktemp -d)
 jobs_started=()
 # Each job is a process group of its own, so that it can be ended with all that it started.
-trap 'for job in "${jobs_started[@]}"; do kill -- -"$job" 2>/dev/null; done; wait; rm -rf "$work"' EXIT
+trap 'for job in "${jobs_started[@]}"; do end -- -"$job"; done; wait; rm -rf "$work"' EXIT
 trap 'exit 1' TERM INT
 
 install_missing tcl
