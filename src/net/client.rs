@@ -189,7 +189,8 @@ impl ClientInfo {
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
              qbuf={query} qbuf-free={query_free} argv-mem=0 multi-mem=0 rbs={reply_capacity} rbp={} obl={reply_len} \
-             oll=0 omem={reply_len} tot-mem={} events={} cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+             oll=0 omem={reply_len} tot-mem={} events={} cmd={command} user=default redir=-1 resp={} lib-name={} \
+             lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.addr,
             self.laddr,
