@@ -25,8 +25,10 @@ mod hash;
 mod help;
 mod hyperloglog;
 mod introspection;
+mod key_flags;
 mod keys;
 mod latency;
+mod memory;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -55,6 +57,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     server::SERVER,
     slowlog::SLOWLOG,
     latency::LATENCY,
+    memory::MEMORY,
     acl::ACL,
     cluster::CLUSTER,
     replication::REPLICATION,
