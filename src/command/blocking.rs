@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustc_apfloat::ieee::X87DoubleExtended;
+use rustc_apfloat::{Float, Round, Status};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::{CommandError, float};
 use super::dispatch::{Pipeline, Scratch};
 use crate::net::{Client, Reply};
 use crate::server::Server;
@@ -37,6 +40,24 @@ impl Block {
     /// Waits for a change of `keys`.
     pub fn on(keys: Vec<Bytes>, timeout: Option<Duration>, on_timeout: OnTimeout) -> Block {
         Block { keys, timeout, on_timeout, poll: None, args: None }
+    }
+}
+
+/// The timeout argument of a command that waits, in seconds, with decimals; 0 = for ever (`None`). Part of a millisecond counts as a
+/// whole one.
+///
+/// # Errors
+/// When it is no number, negative, or more milliseconds than an `i64` holds.
+pub fn parse_timeout(seconds: &[u8]) -> Result<Option<Duration>, CommandError> {
+    const NOT_A_FLOAT: CommandError = CommandError::Static("ERR timeout is not a float or out of range");
+    let seconds = float::parse(seconds).ok_or(NOT_A_FLOAT)?;
+    let thousand = X87DoubleExtended::from_u128(1000).value;
+    let ms = (seconds * thousand).value.to_i128_r(64, Round::TowardPositive, &mut false);
+    match ms.value {
+        _ if ms.status.contains(Status::INVALID_OP) => Err(CommandError::Static("ERR timeout is out of range")),
+        ..0 => Err(CommandError::Static("ERR timeout is negative")),
+        0 => Ok(None),
+        ms => Ok(Some(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))),
     }
 }
 
@@ -334,5 +355,27 @@ impl Blocked {
     /// The wait has ended, one way or the other.
     pub fn ended(&self) {
         self.count.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        for (text, ms) in [("0", 0), ("1", 1000), ("0.1", 100), ("1.0001", 1001), ("-0.0001", 0), ("1e3", 1_000_000)] {
+            let expected = (ms > 0).then(|| Duration::from_millis(ms));
+            assert_eq!(parse_timeout(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        for (text, error) in [
+            ("", "ERR timeout is not a float or out of range"),
+            ("x", "ERR timeout is not a float or out of range"),
+            ("-1", "ERR timeout is negative"),
+            ("1e30", "ERR timeout is out of range"),
+            ("inf", "ERR timeout is out of range"),
+        ] {
+            assert_eq!(parse_timeout(text.as_bytes()).unwrap_err().to_string(), error, "{text}");
+        }
     }
 }

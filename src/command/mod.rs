@@ -31,6 +31,7 @@ mod spec;
 mod string;
 mod table;
 mod transactions;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -54,4 +55,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    zset::ZSET,
 ];
