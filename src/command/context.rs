@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::blocking::Block;
 use super::error::Suspend;
 use super::{After, CommandError};
+use crate::keyspace::types::blob::{self, Blob};
 use crate::keyspace::types::{Handle, Outcome};
 use crate::keyspace::{Effect, Entry, Kind, Reader, Transaction};
 use crate::net::{Client, Reply};
@@ -70,7 +71,31 @@ impl<'k> Ctx<'_, 'k> {
 
     /// The live string at `key` for a command that reads; counts a keyspace hit or miss.
     pub fn read_string(&mut self, key: &Bytes) -> Result<Option<Entry>, CommandError> {
-        string_only(self.read(key)?)
+        let entry = string_only(self.read(key)?)?;
+        self.whole(key, entry)
+    }
+
+    /// A string's entry with all its bytes in it, also where they stand in chunks.
+    fn whole(&mut self, key: &Bytes, entry: Option<Entry>) -> Result<Option<Entry>, CommandError> {
+        match entry {
+            Some(entry) if entry.has_elements() => {
+                let blob = Blob::of(key, &entry);
+                self.heavy(blob.len() / blob::CHUNK)?;
+                let value = blob.whole(&mut self.reader(key))?;
+                Ok(Some(Entry::string(value, entry.expire_at)))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The live string at `key` for a command that reads only parts of it; counts a keyspace hit or miss.
+    pub fn read_blob(&mut self, key: &Bytes) -> Result<Option<Blob>, CommandError> {
+        Ok(string_only(self.read(key)?)?.map(|entry| Blob::of(key, &entry)))
+    }
+
+    /// The live string at `key` for a command that goes on to change parts of it.
+    pub fn peek_blob(&mut self, key: &Bytes) -> Result<Option<Blob>, CommandError> {
+        Ok(string_only(self.peek(key)?)?.map(|entry| Blob::of(key, &entry)))
     }
 
     /// The live entry of `key` for a command that goes on to change it.
@@ -80,7 +105,8 @@ impl<'k> Ctx<'_, 'k> {
 
     /// The live string at `key` for a command that goes on to change it.
     pub fn peek_string(&mut self, key: &Bytes) -> Result<Option<Entry>, CommandError> {
-        string_only(self.peek(key)?)
+        let entry = string_only(self.peek(key)?)?;
+        self.whole(key, entry)
     }
 
     /// The live collection of this kind at `key` for a command that reads; counts a keyspace hit or miss.

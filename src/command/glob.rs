@@ -5,6 +5,10 @@
 //! range may be written backwards, its bytes compare as signed numbers (as Redis does on x86), and the empty
 //! text matches the empty pattern only; see [`matches_everything`] for the one exception callers make.
 
+/// Runs of `*` that a match may go through, a last one not counted; Redis 7.0.15 answers that nothing matches a pattern
+/// with more.
+const MAX_STARS: usize = 1000;
+
 /// Whether `pattern` is the lone `*`, which callers take as "no pattern" (it then covers the empty key too).
 pub fn matches_everything(pattern: &[u8]) -> bool {
     pattern == b"*"
@@ -48,13 +52,17 @@ fn run(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to resume when a match after the last `*` fails: past the star, and the text it swallows so far.
     let mut retry: Option<(usize, usize)> = None;
+    let mut stars = 0;
     while let Some(&byte) = text.get(t) {
         let rest = pattern.get(p..).unwrap_or_default();
         if rest.first() == Some(&b'*') {
             p += 1;
             retry = Some((p, t));
-            if p == pattern.len() {
-                return true;
+            match pattern.get(p) {
+                None => return true,
+                Some(b'*') => {}
+                Some(_) if stars == MAX_STARS => return false,
+                Some(_) => stars += 1,
             }
             continue;
         }
@@ -222,5 +230,16 @@ mod tests {
         let text = b"a".repeat(3000);
         assert!(matches(&pattern, &text));
         assert!(!matches(&[pattern, b"b".to_vec()].concat(), &text));
+    }
+
+    #[test]
+    fn too_many_stars_match_nothing() {
+        let text = b"a".repeat(3000);
+        for (stars, expected) in [(MAX_STARS, true), (MAX_STARS + 1, false), (50_000, false)] {
+            let pattern = b"*?".repeat(stars);
+            assert_eq!(matches(&pattern, &text), expected, "{stars}");
+            let pattern = [b"**?".repeat(stars), b"*".to_vec()].concat();
+            assert_eq!(matches(&pattern, &text), expected, "{stars} and a last one");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod bitmap;
 pub mod blocking;
 mod client;
 mod config;
@@ -14,8 +15,10 @@ mod debug;
 mod dispatch;
 mod error;
 pub mod float;
+pub mod geo;
 pub mod glob;
 mod help;
+mod hyperloglog;
 mod introspection;
 mod keys;
 pub mod numbers;
@@ -46,6 +49,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    bitmap::BITMAP,
+    hyperloglog::HYPERLOGLOG,
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,

@@ -13,7 +13,7 @@ use super::effect::{Effect, Read};
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
-use super::types::{Handle, Outcome};
+use super::types::{Handle, Outcome, blob};
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::{ElementRange, Entry, Kind, Space};
@@ -26,6 +26,8 @@ pub enum Locked {
     Yes,
     /// Commit first, then lock again: the keys cannot be had while earlier writes are pending.
     CommitFirst,
+    /// The keys are held by a command that does not end: nothing is locked.
+    Busy,
 }
 
 /// Keys that a command needs which turns out to need more while it runs: a script, a MULTI, a SORT by keys. It runs with the keys
@@ -229,7 +231,15 @@ impl<'k> Transaction<'k> {
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
-            self.held.extend(self.stripes.iter().map(|&s| (s, locks.lock(s, exclusive))));
+            for &stripe in &self.stripes {
+                match locks.lock_patiently(stripe, exclusive) {
+                    Some(guard) => self.held.push((stripe, guard)),
+                    None => {
+                        self.held.clear();
+                        return Locked::Busy;
+                    }
+                }
+            }
             return Locked::Yes;
         }
         let before = self.held.len();
@@ -250,8 +260,8 @@ impl<'k> Transaction<'k> {
     }
 
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
-    /// pending. May wait for other clients' commands.
-    pub fn lock_plan(&mut self, plan: &mut LockPlan) {
+    /// pending. May wait for other clients' commands; [`Locked::Busy`] if in vain.
+    pub fn lock_plan(&mut self, plan: &mut LockPlan) -> Locked {
         self.end_command();
         self.held.clear();
         self.all = None;
@@ -259,12 +269,22 @@ impl<'k> Transaction<'k> {
         if plan.everything {
             // Maintenance locks come before key locks.
             let maintenance = self.keyspace.maintenance();
-            self.all = Some(Everything { _stripes: self.keyspace.locks.lock_all(), maintenance });
-            return;
+            let Some(stripes) = self.keyspace.locks.lock_all_patiently() else { return Locked::Busy };
+            self.all = Some(Everything { _stripes: stripes, maintenance });
+            return Locked::Yes;
         }
         plan.stripes.sort_unstable();
         let locks = &self.keyspace.locks;
-        self.held.extend(plan.stripes.iter().map(|&(stripe, exclusive)| (stripe, locks.lock(stripe, exclusive))));
+        for &(stripe, exclusive) in &plan.stripes {
+            match locks.lock_patiently(stripe, exclusive) {
+                Some(guard) => self.held.push((stripe, guard)),
+                None => {
+                    self.held.clear();
+                    return Locked::Busy;
+                }
+            }
+        }
+        Locked::Yes
     }
 
     /// Makes sure that a key is held by a command that began with [`Transaction::lock_plan`]. Never waits.
@@ -373,13 +393,26 @@ impl<'k> Transaction<'k> {
         self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
     }
 
+    /// Puts a string into chunks before a change in place makes it long.
+    fn chunk_for(&mut self, db: usize, key: &Bytes, end: impl FnOnce(u64) -> u64, now: u64) -> Result<(), Error> {
+        let entry = self.get(db, key, now)?;
+        let len = entry.as_ref().map_or(0, |entry| entry.value.len() as u64);
+        if entry.is_none_or(|entry| !entry.has_elements()) && end(len) > blob::WHOLE_MAX {
+            let version = self.keyspace.env.next_version(now);
+            self.apply(db, Effect::Chunk { key: key.clone(), version }, now)?;
+        }
+        Ok(())
+    }
+
     /// Adds to the string, or makes it. Keeps the expiry.
     pub fn append(&mut self, db: usize, key: &Bytes, suffix: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len + suffix.len() as u64, now)?;
         self.apply(db, Effect::Append { key: key.clone(), suffix: suffix.clone() }, now).map(drop)
     }
 
     /// Overwrites from `offset` (bytes) on, zero padded. Keeps the expiry.
     pub fn set_range(&mut self, db: usize, key: &Bytes, offset: u64, value: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len.max(offset + value.len() as u64), now)?;
         self.apply(db, Effect::SetRange { key: key.clone(), offset, value: value.clone() }, now).map(drop)
     }
 
@@ -445,7 +478,8 @@ impl<'k> Transaction<'k> {
         self.release();
     }
 
-    /// Empties a database, or all (`None`). Nothing may be pending, unless everything is held: then that is committed first.
+    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash. Nothing may be pending,
+    /// unless everything is held: then that is committed first.
     pub fn flush_db(&mut self, db: Option<usize>, now: u64) -> Result<(), Error> {
         if self.all.is_some() {
             self.commit_parts()?;
@@ -454,7 +488,11 @@ impl<'k> Transaction<'k> {
         let slots = self.keyspace.slots_of(db);
         match &self.all {
             Some(all) => Slot::flush_data(&slots, &all.maintenance, now),
-            None => self.keyspace.flush_db(db, now),
+            None => {
+                let maintenance = Maintenance::of(slots.iter().copied());
+                let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
+                Slot::flush_data(&slots, &maintenance, now)
+            }
         }?;
         Ok(())
     }

@@ -148,8 +148,12 @@ impl Reply {
 
     /// A double; in RESP2 a bulk string.
     pub fn double(&mut self, number: f64) {
-        let text = format_double(number);
-        if self.proto >= 3 { self.line(b',', &text) } else { self.bulk(text.as_bytes()) }
+        self.decimal(&format_double(number));
+    }
+
+    /// A number as the text it is to be read from; in RESP2 a bulk string.
+    pub fn decimal(&mut self, text: &str) {
+        if self.proto >= 3 { self.line(b',', text) } else { self.bulk(text.as_bytes()) }
     }
 
     /// A boolean; in RESP2 1 or 0.

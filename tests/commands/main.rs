@@ -4,8 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bitmap;
 mod duel;
 mod dump_format;
+mod geo;
+mod glob;
+mod hyperloglog;
 mod keys;
 mod random;
 mod scan;
