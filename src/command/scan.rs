@@ -57,7 +57,7 @@ pub static SCAN: &[Spec] = &[
 const WHOLE_DATABASE: Flags = Flags::READONLY.and(Flags::BLOCKING_POOL).and(Flags::ALL_KEYS);
 
 /// Keys that a call of SCAN looks at unless COUNT says otherwise.
-pub(super) const DEFAULT_COUNT: u64 = 10;
+const DEFAULT_COUNT: u64 = 10;
 
 /// Which keys an iteration is to answer.
 struct Filter<'a> {
@@ -211,7 +211,7 @@ fn scan(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 const INVALID_CURSOR: CommandError = CommandError::Static("ERR invalid cursor");
 
-/// The cursor of SCAN and its relatives.
+/// Reads a cursor argument.
 pub(super) fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(INVALID_CURSOR)
 }

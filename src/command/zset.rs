@@ -11,7 +11,7 @@ mod write;
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, KeyRef, Keys, Spec, numbers};
-use crate::keyspace::types::Handle;
+use crate::keyspace::types::{CHUNK, Handle};
 use crate::keyspace::types::zset::{self, Change};
 use crate::keyspace::{Effect, Kind};
 use crate::net::Reply;
@@ -528,8 +528,6 @@ fn store(
     Ok(())
 }
 
-/// Members that one change removes.
-const MEMBERS_A_CHANGE: usize = 4096;
 /// A set that loses more than so many members, and all it has, is deleted instead.
 const FEW_MEMBERS: usize = 64;
 
@@ -548,7 +546,7 @@ fn remove(
     if all && members.len() > FEW_MEMBERS {
         ctx.tx.del(db, key, now)?;
     } else {
-        for members in members.chunks(MEMBERS_A_CHANGE) {
+        for members in members.chunks(CHUNK) {
             ctx.apply(Effect::Zset(key.clone(), Change::Remove(members.to_vec())))?;
         }
     }

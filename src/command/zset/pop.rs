@@ -45,13 +45,11 @@ fn take(ctx: &mut Ctx<'_, '_>, zset: &Handle, end: End, count: u64) -> Result<Ve
     Ok(taken)
 }
 
-/// The first of the keys that holds a sorted set. When the command has waited, keys of other types are not what it waits for.
+/// The first of the keys that holds a sorted set.
 fn first_set(ctx: &mut Ctx<'_, '_>, keys: &[Bytes]) -> Result<Option<Handle>, CommandError> {
     for key in keys {
-        match ctx.peek_collection(key, Kind::Zset) {
-            Ok(None) => {}
-            Err(CommandError::WrongType) if ctx.waited => {}
-            found => return found,
+        if let Some(zset) = ctx.peek_awaited(key, Kind::Zset)? {
+            return Ok(Some(zset));
         }
     }
     Ok(None)

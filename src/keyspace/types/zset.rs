@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::{Handle, Outcome, name_in, named, order_in};
+use super::{CHUNK, Handle, Outcome, name_in, named};
 use crate::binlog::put_effect;
 use crate::engine::Space;
 use crate::keyspace::Error;
@@ -17,9 +17,6 @@ use crate::keyspace::effect::{Read, State};
 
 /// Bytes of a score before the member in the score space.
 pub const SCORE_LEN: usize = 8;
-
-/// Members that a change made by [`changes`] holds at most.
-const MEMBERS_A_CHANGE: usize = 4096;
 
 /// Scores in decimals of this many digits or more are logged with an exponent.
 const LONG_DECIMAL: usize = 25;
@@ -108,10 +105,10 @@ impl Change {
 
 /// The changes that put these members into a sorted set, a few thousand each.
 pub fn changes(members: Vec<(Bytes, f64)>) -> Vec<Change> {
-    let mut changes = Vec::with_capacity(members.len().div_ceil(MEMBERS_A_CHANGE));
+    let mut changes = Vec::with_capacity(members.len().div_ceil(CHUNK));
     let mut members = members.into_iter().map(|(member, score)| (score, member)).peekable();
     while members.peek().is_some() {
-        changes.push(Change::Add(members.by_ref().take(MEMBERS_A_CHANGE).collect()));
+        changes.push(Change::Add(members.by_ref().take(CHUNK).collect()));
     }
     changes
 }
@@ -126,7 +123,8 @@ fn unsigned_zero(score: f64) -> f64 {
     if score == 0.0 { 0.0 } else { score }
 }
 
-fn decode_score(bytes: &[u8]) -> Result<f64, Error> {
+/// Reads the value of an element.
+pub fn decode_score(bytes: &[u8]) -> Result<f64, Error> {
     let malformed = || Error::BadEffect("malformed score".into());
     bytes.first_chunk().map(|bits| f64::from_le_bytes(*bits)).ok_or_else(malformed)
 }
@@ -154,18 +152,6 @@ pub fn score(state: &mut dyn Read, zset: &Handle, member: &[u8]) -> Result<Optio
 pub fn each(state: &mut dyn Read, zset: &Handle, f: &mut dyn FnMut(&[u8], f64) -> bool) -> Result<(), Error> {
     zset.each(state, Space::Data, &[], None, false, &mut |suffix, value| {
         decode_score(value).is_ok_and(|score| f(name_in(suffix), score))
-    })
-}
-
-/// [`each`] from a position in that order on; `f` gets the members' positions too.
-pub fn each_from(
-    state: &mut dyn Read,
-    zset: &Handle,
-    position: u64,
-    f: &mut dyn FnMut(u64, &[u8], f64) -> bool,
-) -> Result<(), Error> {
-    zset.each(state, Space::Data, &position.to_be_bytes(), None, false, &mut |suffix, value| {
-        decode_score(value).is_ok_and(|score| f(order_in(suffix), name_in(suffix), score))
     })
 }
 
