@@ -41,6 +41,7 @@ mod spec;
 mod string;
 mod table;
 mod transactions;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -71,4 +72,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     transactions::TRANSACTIONS,
     scan::SCAN,
     sort::SORT,
+    zset::ZSET,
 ];
