@@ -58,6 +58,10 @@ impl KeyObserver for KeyEvents {
         self.blocked.replaced(db);
     }
 
+    fn awaits(&self, db: usize, key: &Bytes) -> bool {
+        self.blocked.awaits(db, key)
+    }
+
     fn settled(&self) {
         self.tracking.deliver();
         if let Some(server) = self.server() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::blocking::End;
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers, tracking};
 use crate::net::{ClientFilter, ClientKind, Closing, Mode, Replies};
 use crate::pubsub::PauseKind;
@@ -83,7 +84,7 @@ pub static CLIENT: &[Spec] = &[
         name: "no-touch",
         arity: 3,
         since: "7.2.0",
-        summary: "Lets the connection's reads leave no trace in when a key was last used.",
+        summary: "Keeps reads from counting as accesses. They do not count: when a key was accessed is not kept.",
         usage: "ON|OFF",
         handler: no_touch,
         ..BASE
@@ -140,6 +141,17 @@ pub static CLIENT: &[Spec] = &[
         since: "6.2.0",
         summary: "Describes what is tracked for the connection.",
         handler: tracking::trackinginfo,
+        ..BASE
+    },
+    Spec {
+        name: "unblock",
+        arity: -3,
+        flags: ADMIN,
+        since: "5.0.0",
+        complexity: "O(1)",
+        summary: "Ends the wait of another connection's blocking command.",
+        usage: "client-id [TIMEOUT|ERROR]",
+        handler: unblock,
         ..BASE
     },
     Spec {
@@ -242,19 +254,22 @@ fn unpause(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// CLIENT REPLY ON|OFF|SKIP: only ON is answered.
+/// CLIENT REPLY ON|OFF|SKIP
+/// What is silenced here is taken back by the dispatcher.
 fn reply(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let mode = args[2].to_ascii_lowercase();
-    match &mode[..] {
-        b"on" => {
-            ctx.client.replies = Replies::Written;
-            ctx.reply.ok();
+    let is = |word: &str| args[2].eq_ignore_ascii_case(word.as_bytes());
+    if is("on") {
+        ctx.client.set_replies(Replies::On);
+    } else if is("off") {
+        ctx.client.set_replies(Replies::Off);
+    } else if is("skip") {
+        if ctx.client.replies() != Replies::Off {
+            ctx.client.set_replies(Replies::SkipNext);
         }
-        b"off" => ctx.client.replies = Replies::Off,
-        b"skip" if ctx.client.replies == Replies::Off => {}
-        b"skip" => ctx.client.replies = Replies::SkipThisAndNext,
-        _ => return Err(CommandError::Syntax),
+    } else {
+        return Err(CommandError::Syntax);
     }
+    ctx.reply.ok();
     Ok(())
 }
 
@@ -299,6 +314,24 @@ fn client_kind(name: &[u8]) -> Result<ClientKind, CommandError> {
     ClientKind::parse(name).ok_or_else(|| CommandError::Text(format!("ERR Unknown client type '{}'", lossy(name, 128))))
 }
 
+/// CLIENT UNBLOCK client-id [TIMEOUT | ERROR]
+fn unblock(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let end = match &args[3..] {
+        [] => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"timeout") => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"error") => End::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+        [_] => return Err(CommandError::Static("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => {
+            let container = "CLIENT";
+            return Err(CommandError::SubcommandForm { subcommand: lossy(&args[1], 128), container });
+        }
+    };
+    let id = numbers::integer(&args[2])?;
+    let ended = u64::try_from(id).is_ok_and(|id| ctx.server.events.blocked.end_of_client(id, end));
+    ctx.reply.int(i64::from(ended));
+    Ok(())
+}
+
 fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let by_address = args.len() == 3;
     let filter = match args {
@@ -311,7 +344,9 @@ fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         if client.id == ctx.client.id() {
             ctx.client.close()
         } else {
-            client.close(Closing::Kill)
+            client.close(Closing::Kill);
+            // At once: what comes from now on is not for it any more.
+            ctx.server.events.blocked.end_of_client(client.id, End::Gone);
         }
         killed += 1;
     }

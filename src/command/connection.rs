@@ -118,7 +118,7 @@ fn reset(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     client.tracked.stop();
     client.subscriptions.clear();
     client.monitor(None);
-    client.replies = Replies::Written;
+    client.set_replies(Replies::On);
     client.select(0);
     client.set_no_evict(false);
     client.info().set(Mode::NoTouch, false);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::blocking::Block;
 use super::error::Suspend;
 use super::{After, CommandError};
+use crate::keyspace::types::blob::{self, Blob};
 use crate::keyspace::types::{Handle, Outcome};
 use crate::keyspace::{Effect, Entry, Kind, Reader, Transaction};
 use crate::net::{Client, Reply};
@@ -43,6 +44,8 @@ pub struct Ctx<'a, 'k> {
     pub within: Within,
     /// Whether it runs on the blocking pool, where it may take long.
     pub on_pool: bool,
+    /// Whether it has waited ([`Ctx::block`]) and is tried again.
+    pub waited: bool,
 }
 
 impl<'k> Ctx<'_, 'k> {
@@ -68,7 +71,31 @@ impl<'k> Ctx<'_, 'k> {
 
     /// The live string at `key` for a command that reads; counts a keyspace hit or miss.
     pub fn read_string(&mut self, key: &Bytes) -> Result<Option<Entry>, CommandError> {
-        string_only(self.read(key)?)
+        let entry = string_only(self.read(key)?)?;
+        self.whole(key, entry)
+    }
+
+    /// A string's entry with all its bytes in it, also where they stand in chunks.
+    fn whole(&mut self, key: &Bytes, entry: Option<Entry>) -> Result<Option<Entry>, CommandError> {
+        match entry {
+            Some(entry) if entry.has_elements() => {
+                let blob = Blob::of(key, &entry);
+                self.heavy(blob.len() / blob::CHUNK)?;
+                let value = blob.whole(&mut self.reader(key))?;
+                Ok(Some(Entry::string(value, entry.expire_at)))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The live string at `key` for a command that reads only parts of it; counts a keyspace hit or miss.
+    pub fn read_blob(&mut self, key: &Bytes) -> Result<Option<Blob>, CommandError> {
+        Ok(string_only(self.read(key)?)?.map(|entry| Blob::of(key, &entry)))
+    }
+
+    /// The live string at `key` for a command that goes on to change parts of it.
+    pub fn peek_blob(&mut self, key: &Bytes) -> Result<Option<Blob>, CommandError> {
+        Ok(string_only(self.peek(key)?)?.map(|entry| Blob::of(key, &entry)))
     }
 
     /// The live entry of `key` for a command that goes on to change it.
@@ -78,7 +105,8 @@ impl<'k> Ctx<'_, 'k> {
 
     /// The live string at `key` for a command that goes on to change it.
     pub fn peek_string(&mut self, key: &Bytes) -> Result<Option<Entry>, CommandError> {
-        string_only(self.peek(key)?)
+        let entry = string_only(self.peek(key)?)?;
+        self.whole(key, entry)
     }
 
     /// The live collection of this kind at `key` for a command that reads; counts a keyspace hit or miss.
@@ -91,6 +119,15 @@ impl<'k> Ctx<'_, 'k> {
     pub fn peek_collection(&mut self, key: &Bytes, kind: Kind) -> Result<Option<Handle>, CommandError> {
         let entry = self.peek(key)?;
         collection_of(key, entry, kind)
+    }
+
+    /// [`Ctx::peek_collection`] for a key that the command would wait for. Something else there is an error when the command looks first; while it
+    /// waits it is no reason to end the wait.
+    pub fn peek_awaited(&mut self, key: &Bytes, kind: Kind) -> Result<Option<Handle>, CommandError> {
+        match self.peek_collection(key, kind) {
+            Err(CommandError::WrongType) if self.waited => Ok(None),
+            other => other,
+        }
     }
 
     /// What lies in the slot of `key`: for the functions of [`crate::keyspace::types`].
@@ -114,10 +151,21 @@ impl<'k> Ctx<'_, 'k> {
         if elements <= MAX_INLINE || self.on_pool { Ok(()) } else { Err(Suspend::OnPool.into()) }
     }
 
+    /// Elements that a command which cannot tell before may go through where it runs. When they turn out to be more, and nothing is
+    /// changed yet, [`Ctx::heavy`] sends it to the blocking pool.
+    pub fn budget(&self) -> u64 {
+        if self.on_pool { u64::MAX } else { MAX_INLINE }
+    }
+
+    /// Whether the command may wait: not in EXEC and scripts.
+    pub fn may_block(&self) -> bool {
+        self.within == Within::Nothing && !self.client.denies_blocking()
+    }
+
     /// To be returned by a command that finds nothing to serve and is to wait. Where it cannot wait (in EXEC and scripts) it is answered as if its time had
     /// run out.
     pub fn block(&mut self, block: Block) -> Result<(), CommandError> {
-        if self.within == Within::Nothing && !self.client.denies_blocking() {
+        if self.may_block() {
             return Err(Suspend::Until(block).into());
         }
         block.on_timeout.write(self.reply);

@@ -14,14 +14,14 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
-    blocking::{Session, Waiter},
+    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
     error::lossy,
 };
 use crate::{
     config::SyncMode,
     keyspace::{self, Keyspace, LockPlan, Locked, Transaction},
     net::{
-        Client, Replies, Reply,
+        Client, Reply,
         resp::{Limits, ProtocolError},
     },
     observe::latency,
@@ -89,6 +89,8 @@ pub struct Pipeline<'a> {
     after: Vec<After>,
     on_pool: bool,
     retry: Retry,
+    /// Whether it has changed keys that others wait for, and left them to its caller.
+    woke: bool,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     /// Whether something was committed whose durability the replies have to wait for.
@@ -169,6 +171,7 @@ impl<'a> Pipeline<'a> {
             after: Vec::new(),
             on_pool: false,
             retry: Retry::No,
+            woke: false,
             open: 0,
             awaits_sync: false,
             clock: Clock::start(&server.keyspace),
@@ -206,7 +209,7 @@ impl<'a> Pipeline<'a> {
 
     /// The request is done; `start` is where its reply begins.
     fn end_request(&mut self, start: usize, args: &[Bytes]) {
-        if self.client.replies != Replies::Written {
+        if !self.client.wants_reply() {
             self.silence(start, args);
         }
         if self.client.tracked.caching && self.client.multi.is_none() && !is_named(args, b"client") {
@@ -234,11 +237,6 @@ impl<'a> Pipeline<'a> {
             self.scratch.marks.retain(|mark| mark.start < start);
             self.open = self.open.min(self.scratch.marks.len());
         }
-        self.client.replies = match self.client.replies {
-            Replies::SkipThisAndNext => Replies::SkipThis,
-            Replies::SkipThis => Replies::Written,
-            other => other,
-        };
     }
 
     fn run_checked(&mut self, args: &[Bytes]) -> Outcome {
@@ -323,9 +321,10 @@ impl<'a> Pipeline<'a> {
         outcome
     }
 
-    /// Runs a waiting command again, by whatever thread. False when it goes on waiting.
-    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> bool {
-        let Session { client, reply, scratch } = session;
+    /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
+    /// yet is left in the session.
+    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
+        let Session { client, reply, scratch, undurable } = session;
         // What its command sends to the client itself must not overtake the reply.
         let info = client.info().clone();
         info.hold_outbox(true);
@@ -335,19 +334,25 @@ impl<'a> Pipeline<'a> {
         pipeline.on_pool = true;
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
-            match check(server, pipeline.client, command, args) {
-                Ok(()) => drop(pipeline.execute(command, args)),
-                Err(error) => drop(pipeline.refuse(Some(command), &error)),
+            // What else is checked was when it began to wait.
+            if may_write(server, pipeline.client, command.spec, args) {
+                pipeline.execute(command, args);
+            } else {
+                pipeline.error(ROLE_CHANGED);
+                command.stats.failed.fetch_add(1, Relaxed);
             }
         }
-        let served = pipeline.retry != Retry::InVain;
         pipeline.commit();
-        if served {
+        let retried = Retried { served: pipeline.retry != Retry::InVain, woke: pipeline.woke };
+        if retried.served {
             pipeline.end_request(start, args);
+        }
+        if std::mem::take(&mut pipeline.awaits_sync) {
+            *undurable = pipeline.tx.take_undurable();
         }
         pipeline.finish(args);
         info.hold_outbox(false);
-        served
+        retried
     }
 
     /// Replies to a request that is no RESP; the connection ends after it.
@@ -367,8 +372,8 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed {
-            self.lock(command, args);
+        if keyed && !self.lock(command, args) {
+            return self.refuse(Some(command), &CommandError::Busy);
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -378,8 +383,13 @@ impl<'a> Pipeline<'a> {
             self.commit();
         }
         let (bytes, commands) = self.tx.size();
-        if self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS) {
+        let full = self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
+        // Who waits for what was written is served before the next command runs.
+        if full || self.tx.is_awaited() {
             self.commit();
+        }
+        if command.spec.flags.has(Flags::WRITE.and(Flags::ALL_KEYS)) && self.retry == Retry::No {
+            self.server.events.blocked.serve(self.server);
         }
         outcome
     }
@@ -390,13 +400,15 @@ impl<'a> Pipeline<'a> {
         self.commit();
         let mut plan = self.plan(command, args);
         let outcome = loop {
-            let waited = {
-                self.tx.lock_plan(&mut plan);
-                self.clock.lap()
-            };
+            if self.tx.lock_plan(&mut plan) == Locked::Busy {
+                return self.refuse(Some(command), &CommandError::Busy);
+            }
+            let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
             let result = self.call(command, args, waited);
-            if let Err(CommandError::Suspend(suspend)) = &result {
+            if let Err(CommandError::Suspend(suspend)) = &result
+                && !matches!(**suspend, Suspend::Until(_))
+            {
                 // Nothing has happened: whoever takes it up finds what it began with.
                 self.tx.abort();
                 self.after.clear();
@@ -435,7 +447,7 @@ impl<'a> Pipeline<'a> {
     fn call(&mut self, command: &'a Command, args: &[Bytes], waited: Duration) -> Result<(), CommandError> {
         self.count_from(command.index);
         self.client.begin_command(command.index);
-        let start = self.reply.len();
+        let (start, events) = (self.reply.len(), self.after.len());
         let by = Monitored::Client(self.client.info().addr);
         let watched = self.server.monitors.any() && self.retry == Retry::No;
         if watched && runs_scripts(command.spec) {
@@ -452,6 +464,7 @@ impl<'a> Pipeline<'a> {
             now: self.clock.now(),
             within: Within::Nothing,
             on_pool: self.on_pool,
+            waited: self.retry != Retry::No,
         };
         let result = (command.spec.handler)(&mut ctx, args);
         if watched && !runs_scripts(spec) && is_first_end(&result) {
@@ -461,6 +474,9 @@ impl<'a> Pipeline<'a> {
         if let Err(error) = &result {
             self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
+                // It counts when it comes to its end.
+                self.after.truncate(events);
+                self.client.tally.commands -= 1;
                 self.clock.lap();
                 return result;
             }
@@ -470,7 +486,8 @@ impl<'a> Pipeline<'a> {
         if spec.group == Group::Transactions {
             self.client.show_transaction();
         }
-        if self.tx.pending() {
+        let pending = self.tx.pending();
+        if pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
@@ -499,7 +516,12 @@ impl<'a> Pipeline<'a> {
                 Outcome::Next
             }
             Suspend::Until(block) => {
-                let waiter = self.server.events.blocked.enter(self.client.db(), block, args);
+                let blocked = &self.server.events.blocked;
+                let waiter = blocked.enter(self.client, command.spec, block, args);
+                // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
+                if !may_write(self.server, self.client, command.spec, args) {
+                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                }
                 self.commit();
                 Outcome::Block(waiter)
             }
@@ -510,37 +532,43 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise.
-    fn lock(&mut self, command: &Command, args: &[Bytes]) {
+    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise. False when they cannot be had
+    /// at all, because a script that does not end holds them.
+    fn lock(&mut self, command: &Command, args: &[Bytes]) -> bool {
         let exclusive = command.spec.flags.has(Flags::WRITE);
         let db = self.client.db();
         match command.spec.keys {
-            Keys::None => {}
+            Keys::None => true,
             Keys::Range { first, last, step } => {
                 let positions = Keys::range(first, last, step, args.len());
-                self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive);
+                self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive)
             }
             Keys::Find(find) => {
                 let mut found = std::mem::take(&mut self.scratch.keys);
                 find(db, args, &mut found);
                 // A database that is not there is the handler's to refuse.
                 found.retain(|found| found.db < self.server.keyspace.databases());
-                self.lock_keys(found.iter().map(|found| (found.db, &*found.key)), exclusive);
+                let locked = self.lock_keys(found.iter().map(|found| (found.db, &*found.key)), exclusive);
                 found.clear();
                 self.scratch.keys = found;
+                locked
             }
         }
     }
 
-    fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) {
-        while self.tx.lock(keys.clone(), exclusive) == Locked::CommitFirst {
-            self.commit();
+    fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) -> bool {
+        loop {
+            match self.tx.lock(keys.clone(), exclusive) {
+                Locked::Yes => return true,
+                Locked::Busy => return false,
+                Locked::CommitFirst => self.commit(),
+            }
         }
     }
 
     /// Commits the open group. When that fails its replies become the error.
     fn commit(&mut self) {
-        let wrote = self.tx.pending();
+        let (wrote, awaited) = (self.tx.pending(), self.tx.take_awaited());
         let committed = self.tx.commit();
         if wrote {
             let passed = self.clock.lap();
@@ -565,9 +593,10 @@ impl<'a> Pipeline<'a> {
             self.scratch.marks.clear();
         }
         self.open = self.scratch.marks.len();
-        // A command that is tried again is run by somebody who goes on to serve others.
-        if wrote && self.retry == Retry::No {
-            self.server.events.blocked.serve(self.server);
+        match self.retry {
+            Retry::No if awaited => self.server.events.blocked.serve(self.server),
+            // It is run by somebody who goes on to serve others.
+            _ => self.woke |= awaited,
         }
     }
 
@@ -614,6 +643,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
+        let start = self.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
@@ -621,6 +651,9 @@ impl<'a> Pipeline<'a> {
             multi.refuse();
         }
         self.error(&error.to_string());
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        }
         Outcome::Next
     }
 
@@ -702,10 +735,15 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if client.monitors() && (spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::READONLY)) {
         return Err(CommandError::Static("ERR Replica can't interact with the keyspace"));
     }
-    if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !may_write_apart(server, client, spec, args) {
+    if !may_write(server, client, spec, args) {
         return Err(CommandError::Static("READONLY You can't write against a read only replica."));
     }
     admission::refusal(server, spec.flags).map_or(Ok(()), Err)
+}
+
+/// Whether the command does not write, or this node takes its writes from clients.
+fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    !spec.flags.has(Flags::WRITE) || !server.replication.is_slave() || may_write_apart(server, client, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were

@@ -1,11 +1,11 @@
-//! The extended-precision decimals of INCRBYFLOAT.
+//! Decimals as C reads and prints them, above all the extended-precision ones of INCRBYFLOAT.
 //!
 //! Redis computes in the C `long double` of x86 (64 bits of significand) and prints `%.17Lf` without trailing
 //! zeros. Both are reproduced here bit for bit, on any processor.
 
 use num_bigint::BigUint;
-use rustc_apfloat::Float;
-use rustc_apfloat::ieee::X87DoubleExtended;
+use rustc_apfloat::ieee::{Double, X87DoubleExtended};
+use rustc_apfloat::{Float, FloatConvert};
 
 use super::CommandError;
 
@@ -32,19 +32,34 @@ pub fn add(stored: &[u8], increment: &[u8]) -> Result<String, CommandError> {
     Ok(print(sum))
 }
 
+/// Whether a number is finite.
+///
+/// # Errors
+/// `ERR value is not a valid float`.
+pub fn is_finite(text: &[u8]) -> Result<bool, CommandError> {
+    parse(text).map(|number| number.is_finite()).ok_or(CommandError::NotFloat)
+}
+
 /// Reads what C's `strtold` reads, with nothing before or after it: decimal or hexadecimal, with or without an
 /// exponent, or an infinity. NaN, and numbers too large or too small to be told from infinity or zero, are refused.
 pub fn parse(text: &[u8]) -> Option<X87DoubleExtended> {
-    if text.len() >= MAX_TEXT {
-        return None;
-    }
+    if text.len() >= MAX_TEXT { None } else { parse_as(text) }
+}
+
+/// Reads a C `double` with [`parse`]'s rules, and of any length: scores, coordinates, distances.
+pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    let value: Double = parse_as(text)?;
+    Some(f64::from_bits(value.to_bits() as u64))
+}
+
+fn parse_as<F: Float>(text: &[u8]) -> Option<F> {
     let text = std::str::from_utf8(text).ok()?;
     let (negative, magnitude) = match text.strip_prefix('-') {
         Some(magnitude) => (true, magnitude),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let value = if magnitude.eq_ignore_ascii_case("inf") || magnitude.eq_ignore_ascii_case("infinity") {
-        X87DoubleExtended::INFINITY
+        F::INFINITY
     } else {
         finite(magnitude)?
     };
@@ -52,7 +67,7 @@ pub fn parse(text: &[u8]) -> Option<X87DoubleExtended> {
 }
 
 /// Reads an unsigned number. The grammar is checked here: the float library's own differs from C's.
-fn finite(text: &str) -> Option<X87DoubleExtended> {
+fn finite<F: Float>(text: &str) -> Option<F> {
     let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (digits, exponent) = match hexadecimal {
         Some(text) => split_exponent(text, ['p', 'P']),
@@ -71,9 +86,9 @@ fn finite(text: &str) -> Option<X87DoubleExtended> {
         }
     }
     if !digits.contains(|c: char| c != '0' && c != '.') {
-        return Some(X87DoubleExtended::ZERO);
+        return Some(F::ZERO);
     }
-    let value: X87DoubleExtended = match exponent {
+    let value: F = match exponent {
         None if hexadecimal => format!("{text}p0").parse().ok()?,
         _ => text.parse().ok()?,
     };
@@ -100,6 +115,11 @@ pub fn print(value: X87DoubleExtended) -> String {
         fixed(u128::from(significand), exponent.unsigned_abs())
     };
     if value.is_negative() && digits != "0" { format!("-{digits}") } else { digits }
+}
+
+/// [`print`] for a finite `double`.
+pub fn print_f64(value: f64) -> String {
+    print(Double::from_bits(value.to_bits().into()).convert(&mut false).value)
 }
 
 /// `significand / 2^shift` with 17 decimals, without trailing zeros.
@@ -179,6 +199,27 @@ mod tests {
         let long = "0".repeat(MAX_TEXT);
         assert!(parse(long.as_bytes()).is_none());
         assert!(parse(&long.as_bytes()[1..]).is_some());
+    }
+
+    #[test]
+    fn doubles() {
+        for (text, value) in [
+            ("1.5", 1.5),
+            ("-0x1p-2", -0.25),
+            ("inf", f64::INFINITY),
+            ("0.1", 0.1),
+            ("4.9e-324", 5e-324),
+            ("1.7976931348623157e308", f64::MAX),
+            ("0e9999", 0.0),
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), Some(value), "{text}");
+        }
+        for bad in ["1e309", "-1e309", "1e-400", "nan", "", " 1", "1 "] {
+            assert_eq!(parse_f64(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(print_f64(13.361389338970184), "13.36138933897018433");
+        assert_eq!(print_f64(-180.0), "-180");
+        assert_eq!(print_f64(-0.0), "0");
     }
 
     #[test]

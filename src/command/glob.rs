@@ -5,6 +5,10 @@
 //! range may be written backwards, its bytes compare as signed numbers (as Redis does on x86), and the empty
 //! text matches the empty pattern only; see [`matches_everything`] for the one exception callers make.
 
+/// Runs of `*` that a match may go through, a last one not counted; Redis 7.0.15 answers that nothing matches a pattern
+/// with more.
+const MAX_STARS: usize = 1000;
+
 /// Whether `pattern` is the lone `*`, which callers take as "no pattern" (it then covers the empty key too).
 pub fn matches_everything(pattern: &[u8]) -> bool {
     pattern == b"*"
@@ -39,9 +43,6 @@ pub fn literal_prefix(pattern: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Stars of a pattern beyond which it matches nothing, as in Redis since 7.0.15; adjoining ones count as one.
-const MAX_STARS: usize = 1000;
-
 /// Each `*` need only be retried until the next one is reached, so the work is bounded by
 /// `pattern.len() * text.len()` and no pattern is exponential.
 fn run(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
@@ -55,13 +56,13 @@ fn run(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     while let Some(&byte) = text.get(t) {
         let rest = pattern.get(p..).unwrap_or_default();
         if rest.first() == Some(&b'*') {
-            while pattern.get(p) == Some(&b'*') {
-                p += 1;
-            }
+            p += 1;
             retry = Some((p, t));
-            stars += 1;
-            if p == pattern.len() || stars > MAX_STARS {
-                return stars <= MAX_STARS;
+            match pattern.get(p) {
+                None => return true,
+                Some(b'*') => {}
+                Some(_) if stars == MAX_STARS => return false,
+                Some(_) => stars += 1,
             }
             continue;
         }
@@ -228,7 +229,17 @@ mod tests {
         let pattern = b"a*".repeat(1000);
         let text = b"a".repeat(3000);
         assert!(matches(&pattern, &text));
-        assert!(!matches(&[&pattern[..], b"b"].concat(), &text));
-        assert!(!matches(&[&pattern[..], b"a*"].concat(), &text));
+        assert!(!matches(&[pattern, b"b".to_vec()].concat(), &text));
+    }
+
+    #[test]
+    fn too_many_stars_match_nothing() {
+        let text = b"a".repeat(3000);
+        for (stars, expected) in [(MAX_STARS, true), (MAX_STARS + 1, false), (50_000, false)] {
+            let pattern = b"*?".repeat(stars);
+            assert_eq!(matches(&pattern, &text), expected, "{stars}");
+            let pattern = [b"**?".repeat(stars), b"*".to_vec()].concat();
+            assert_eq!(matches(&pattern, &text), expected, "{stars} and a last one");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod acl;
 pub mod admission;
+mod bitmap;
 pub mod blocking;
 mod client;
 mod cluster;
@@ -15,13 +16,19 @@ mod connection;
 mod context;
 mod debug;
 mod dispatch;
+mod elements;
 mod error;
 pub mod float;
+pub mod geo;
 pub mod glob;
+mod hash;
 mod help;
+mod hyperloglog;
 mod introspection;
+mod key_flags;
 mod keys;
 mod latency;
+mod memory;
 mod monitor;
 pub mod numbers;
 mod persistence;
@@ -29,12 +36,15 @@ mod pubsub;
 mod replication;
 mod scan;
 mod server;
+mod set;
 mod slowlog;
+mod sort;
 mod spec;
 mod string;
 mod table;
 mod tracking;
 mod transactions;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -51,14 +61,21 @@ pub static FAMILIES: &[&[Spec]] = &[
     server::SERVER,
     slowlog::SLOWLOG,
     latency::LATENCY,
+    memory::MEMORY,
     acl::ACL,
     cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    hash::HASH,
+    set::SET,
+    bitmap::BITMAP,
+    hyperloglog::HYPERLOGLOG,
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    sort::SORT,
+    zset::ZSET,
     pubsub::PUBSUB,
     monitor::MONITOR,
 ];

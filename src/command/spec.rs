@@ -240,6 +240,12 @@ pub struct KeyRef {
 pub enum Group {
     /// Strings.
     String,
+    /// Strings as arrays of bits.
+    Bitmap,
+    /// HyperLogLogs.
+    HyperLogLog,
+    /// Sorted sets of positions.
+    Geo,
     /// Keys of any type.
     Generic,
     /// Lists.
@@ -252,12 +258,6 @@ pub enum Group {
     Hash,
     /// Streams.
     Stream,
-    /// Bits of strings.
-    Bitmap,
-    /// Approximate counts.
-    HyperLogLog,
-    /// Places on earth, in sorted sets.
-    Geo,
     /// Channels.
     PubSub,
     /// MULTI and WATCH.
@@ -275,15 +275,15 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
             Group::Generic => "generic",
             Group::List => "list",
             Group::Set => "set",
             Group::SortedSet => "sorted-set",
             Group::Hash => "hash",
             Group::Stream => "stream",
-            Group::Bitmap => "bitmap",
-            Group::HyperLogLog => "hyperloglog",
-            Group::Geo => "geo",
             Group::PubSub => "pubsub",
             Group::Transactions => "transactions",
             Group::Scripting => "scripting",
@@ -296,15 +296,15 @@ impl Group {
     pub const fn category(self) -> Option<&'static str> {
         match self {
             Group::String => Some("@string"),
+            Group::Bitmap => Some("@bitmap"),
+            Group::HyperLogLog => Some("@hyperloglog"),
+            Group::Geo => Some("@geo"),
             Group::Generic => Some("@keyspace"),
             Group::List => Some("@list"),
             Group::Set => Some("@set"),
             Group::SortedSet => Some("@sortedset"),
             Group::Hash => Some("@hash"),
             Group::Stream => Some("@stream"),
-            Group::Bitmap => Some("@bitmap"),
-            Group::HyperLogLog => Some("@hyperloglog"),
-            Group::Geo => Some("@geo"),
             Group::PubSub => Some("@pubsub"),
             Group::Transactions => Some("@transaction"),
             Group::Scripting => Some("@scripting"),

@@ -7,6 +7,7 @@ mod set;
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
+use crate::keyspace::types::blob;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = READ.and(Flags::FAST);
@@ -356,7 +357,7 @@ fn msetnx(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 /// STRLEN key
 fn strlen(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let length = ctx.read_string(&args[1])?.map_or(0, |entry| entry.value.len());
+    let length = ctx.read_blob(&args[1])?.map_or(0, |blob| blob.len());
     ctx.reply.int(length as i64);
     Ok(())
 }
@@ -364,9 +365,9 @@ fn strlen(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 /// APPEND key value
 fn append(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let (db, key, suffix) = (ctx.db(), &args[1], &args[2]);
-    let old = ctx.peek_string(key)?;
-    let length = old.as_ref().map_or(0, |entry| entry.value.len());
-    let length = check_length(ctx, length as u64, suffix.len())?;
+    let old = ctx.peek_blob(key)?;
+    let length = old.as_ref().map_or(0, |blob| blob.len());
+    let length = check_length(ctx, length, suffix.len())?;
     if old.is_none() || !suffix.is_empty() {
         ctx.tx.append(db, key, suffix, ctx.now)?;
     }
@@ -379,7 +380,7 @@ fn setrange(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let (db, key, value) = (ctx.db(), &args[1], &args[3]);
     let offset = numbers::integer(&args[2])?;
     let offset = u64::try_from(offset).map_err(|_| CommandError::Static("ERR offset is out of range"))?;
-    let old = ctx.peek_string(key)?.map_or(0, |entry| entry.value.len() as u64);
+    let old = ctx.peek_blob(key)?.map_or(0, |blob| blob.len());
     if value.is_empty() {
         ctx.reply.int(old as i64);
         return Ok(());
@@ -402,21 +403,28 @@ fn check_length(ctx: &Ctx<'_, '_>, length: u64, more: usize) -> Result<u64, Comm
 fn getrange(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let start = numbers::integer(&args[2])?;
     let end = numbers::integer(&args[3])?;
-    let value = ctx.read_string(&args[1])?.map_or_else(Bytes::new, |entry| entry.value);
-    ctx.reply.bulk(range(&value, start, end));
+    let key = &args[1];
+    let Some(blob) = ctx.read_blob(key)? else {
+        ctx.reply.bulk(b"");
+        return Ok(());
+    };
+    let (from, to) = range(blob.len(), start, end);
+    ctx.heavy((to - from) / blob::CHUNK)?;
+    let part = blob.range(&mut ctx.reader(key), from, to)?;
+    ctx.reply.bulk(&part);
     Ok(())
 }
 
-/// The bytes of `value` from `start` to `end`, both inclusive; negative offsets count from the end, and
-/// those before the beginning mean the first byte.
-fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
+/// The first place and the one after the last of the bytes from `start` to `end`, both inclusive, of a string of this length; negative
+/// offsets count from the end, and those before the beginning mean the first byte.
+fn range(length: u64, start: i64, end: i64) -> (u64, u64) {
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return (0, 0);
     }
-    let length = value.len() as i64;
-    let from_beginning = |offset: i64| if offset < 0 { (offset + length).max(0) } else { offset };
+    let length = length as i64;
+    let from_beginning = |offset: i64| if offset < 0 { (offset.saturating_add(length)).max(0) } else { offset };
     let (start, end) = (from_beginning(start), from_beginning(end).min(length - 1));
-    if start > end { &[] } else { value.get(start as usize..=end as usize).unwrap_or_default() }
+    if start > end { (0, 0) } else { (start as u64, end as u64 + 1) }
 }
 
 #[cfg(test)]
@@ -440,9 +448,9 @@ mod tests {
             (i64::MIN, i64::MAX, "This is a string"),
             (i64::MAX, i64::MAX, ""),
         ] {
-            assert_eq!(range(b"This is a string", start, end), expected.as_bytes(), "{start} {end}");
+            let (from, to) = range(16, start, end);
+            assert_eq!(&"This is a string"[from as usize..to as usize], expected, "{start} {end}");
         }
-        assert_eq!(range(b"", 0, -1), b"");
-        assert_eq!(range(b"", -1, 0), b"");
+        assert_eq!((range(0, 0, -1), range(0, -1, 0)), ((0, 0), (0, 0)));
     }
 }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::Error;
-use super::types::{Handle, Outcome, hash, list, set, zset};
+use super::types::{Handle, Outcome, blob, hash, list, set, zset};
 use crate::binlog::put_effect;
 use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 
@@ -56,6 +56,11 @@ pub enum Effect {
     /// A change to a set.
     Members(Bytes, set::Change),
     Zset(Bytes, zset::Change),
+    /// `CHUNK key version`: the string, or a missing one, stands in chunks from now on.
+    Chunk {
+        key: Bytes,
+        version: u64,
+    },
     /// `FLUSHDB`: the slot is empty now. Always a record of its own.
     Flush,
 }
@@ -92,6 +97,7 @@ impl Effect {
             | Effect::Append { key, .. }
             | Effect::SetRange { key, .. }
             | Effect::Create { key, .. }
+            | Effect::Chunk { key, .. }
             | Effect::Hash(key, _)
             | Effect::List(key, _)
             | Effect::Members(key, _)
@@ -118,6 +124,7 @@ impl Effect {
             Effect::Create { key, kind, version } => {
                 put_effect(body, &[b"CREATE", key, kind.name().as_bytes(), digits.format(*version).as_bytes()]);
             }
+            Effect::Chunk { key, version } => put_effect(body, &[b"CHUNK", key, digits.format(*version).as_bytes()]),
             Effect::Hash(key, change) => change.encode(key, body),
             Effect::List(key, change) => change.encode(key, body),
             Effect::Members(key, change) => change.encode(key, body),
@@ -150,6 +157,7 @@ impl Effect {
                 let kind = Kind::from_name(kind).ok_or_else(|| bad(args))?;
                 Ok(Effect::Create { key: own(key), kind, version: number(args, version)? })
             }
+            [b"CHUNK", key, version] => Ok(Effect::Chunk { key: own(key), version: number(args, version)? }),
             [b"FLUSHDB"] => Ok(Effect::Flush),
             [name, key, rest @ ..] => {
                 let rest = rest.iter().map(|arg| own(arg)).collect();
@@ -189,15 +197,15 @@ impl Effect {
                     state.put(key.clone(), Some(Entry { expire_at: None, ..entry }));
                 }
             }
-            Effect::Append { key, suffix } => change_string(state, key, now, |value| value.extend_from_slice(suffix))?,
-            Effect::SetRange { key, offset, value: patch } => change_string(state, key, now, |value| {
-                let start = *offset as usize;
-                let end = start + patch.len();
-                if value.len() < end {
-                    value.resize(end, 0);
+            Effect::Append { key, suffix } => change_string(state, key, now, None, suffix)?,
+            Effect::SetRange { key, offset, value } => change_string(state, key, now, Some(*offset), value)?,
+            Effect::Chunk { key, version } => {
+                let entry = live(state, key, now)?;
+                if let Some(entry) = entry.as_ref().filter(|e| e.has_elements()) {
+                    return Err(Error::BadEffect(format!("chunking of a {}", entry.kind.name())));
                 }
-                value[start..end].copy_from_slice(patch);
-            })?,
+                blob::split(state, key, entry.as_ref(), *version)?;
+            }
             Effect::Create { key, kind, version } => {
                 let empty = Collection { version: *version, count: 0, extra: Bytes::new() };
                 state.put(key.clone(), Some(Entry::collection(*kind, &empty, None)));
@@ -224,14 +232,23 @@ fn live(state: &mut dyn State, key: &Bytes, now: u64) -> Result<Option<Entry>, E
     Ok(state.get(key)?.filter(|e| e.is_live(now)))
 }
 
-/// Changes the bytes of a string, or of a new empty one, and keeps its expiry.
-fn change_string(state: &mut dyn State, key: &Bytes, now: u64, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
-    let (mut value, expire_at) = match live(state, key, now)? {
-        Some(Entry { kind: Kind::String, chunked: false, value, expire_at }) => (Vec::from(value), expire_at),
-        Some(other) => return Err(Error::BadEffect(format!("string change of a {}", other.kind.name()))),
-        None => (Vec::new(), None),
-    };
-    change(&mut value);
+/// Writes into a string, or into a new empty one, at an offset or (`None`) its end, and keeps its expiry.
+fn change_string(state: &mut dyn State, key: &Bytes, now: u64, offset: Option<u64>, bytes: &[u8]) -> Result<(), Error> {
+    let entry = live(state, key, now)?;
+    if let Some(mut handle) = entry.as_ref().and_then(|entry| Handle::of(key, entry)) {
+        if handle.kind != Kind::String {
+            return Err(Error::BadEffect(format!("string change of a {}", handle.kind.name())));
+        }
+        let offset = offset.unwrap_or(handle.len());
+        return blob::write(state, &mut handle, offset, bytes);
+    }
+    let (mut value, expire_at) = entry.map_or((Vec::new(), None), |entry| (Vec::from(entry.value), entry.expire_at));
+    let start = offset.map_or(value.len(), |offset| offset as usize);
+    let end = start + bytes.len();
+    if value.len() < end {
+        value.resize(end, 0);
+    }
+    value[start..end].copy_from_slice(bytes);
     state.put(key.clone(), Some(Entry::string(value.into(), expire_at)));
     Ok(())
 }
@@ -337,6 +354,7 @@ mod tests {
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
+            (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),
             (bytes(), list_change()).prop_map(|(key, change)| Effect::List(key, change)),
             (bytes(), some()).prop_map(|(key, members)| Effect::Members(key, set::Change::Add(members))),
@@ -374,6 +392,42 @@ mod tests {
             state.put(key.clone(), Some(Entry::string(Bytes::from_static(b"v"), Some(100))));
             append.apply(&mut state, now).unwrap();
             assert_eq!(state.0[&key], Entry::string(Bytes::from(value), expire_at));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_in_chunks_is_the_string(
+            split_at in 0usize..4,
+            writes in proptest::collection::vec((0u64..5000, proptest::collection::vec(any::<u8>(), 0..3000)), 4),
+            from in 0u64..9000,
+            len in 0u64..9000,
+        ) {
+            let key = Bytes::from_static(b"k");
+            let (mut whole, mut chunked) = (Map::default(), Map::default());
+            for (nth, (offset, bytes)) in writes.into_iter().enumerate() {
+                if nth == split_at {
+                    Effect::Chunk { key: key.clone(), version: 9 }.apply(&mut chunked, 0).unwrap();
+                }
+                let value = Bytes::from(bytes);
+                let effect = match offset % 3 {
+                    0 => Effect::Append { key: key.clone(), suffix: value },
+                    _ => Effect::SetRange { key: key.clone(), offset, value },
+                };
+                effect.apply(&mut whole, 0).unwrap();
+                effect.apply(&mut chunked, 0).unwrap();
+            }
+            let expected = whole.0[&key].value.clone();
+            let blob = blob::Blob::of(&key, &chunked.0[&key]);
+            prop_assert_eq!(blob.len(), expected.len() as u64);
+            prop_assert_eq!(&blob.whole(&mut chunked).unwrap(), &expected);
+            let (start, end) = (expected.len().min(from as usize), expected.len().min((from + len) as usize));
+            prop_assert_eq!(&blob.range(&mut chunked, from, from + len).unwrap(), &expected[start..end]);
+            let mut fed = Vec::new();
+            if let blob::Blob::Chunked(handle) = &blob {
+                super::super::types::digest(&mut chunked, handle, &mut |bytes| fed.extend_from_slice(bytes)).unwrap();
+                prop_assert_eq!(fed, expected);
+            }
         }
     }
 

@@ -48,7 +48,7 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction};
+pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
@@ -218,6 +218,11 @@ impl Keyspace {
         self.env.term.store(term, Ordering::Relaxed);
     }
 
+    /// Engines that were replaced and still wait to be deleted, because somebody reads from them.
+    pub fn retiring(&self) -> usize {
+        self.env.retiring.load(Ordering::Acquire)
+    }
+
     /// Bytes of the block cache in use.
     pub fn block_cache_usage(&self) -> usize {
         self.env.engine.block_cache_usage()
@@ -233,23 +238,30 @@ impl Keyspace {
         self.env.unflushed_total.load(Ordering::Relaxed)
     }
 
-    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash.
-    pub fn flush_db(&self, db: Option<usize>, now: u64) -> Result<(), Error> {
-        let slots = self.slots_of(db);
-        let maintenance = Maintenance::of(slots.iter().copied());
-        let _all = self.locks.lock_all();
-        Slot::flush_data(&slots, &maintenance, now)
-    }
-
     /// The slots of a database, or of all (`None`), in order.
     fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
         let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
         chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
     }
 
+    /// Waits until these writes are on stable storage. Blocks.
+    pub fn wait_durable(&self, writes: &Undurable) -> Result<(), Error> {
+        for &(db, slot, index) in &writes.0 {
+            if let Some(slot) = self.databases.get(db).and_then(|database| database.slots.get(slot)) {
+                slot.sync_to(index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The maintenance locks of all slots.
     fn maintenance(&self) -> Maintenance<'_> {
         Maintenance::of(self.all_slots().map(Arc::as_ref))
+    }
+
+    /// A command holds keys for longer than others are expected to wait (`true`), or does no more: who waits for keys meanwhile is told so.
+    pub fn set_overtime(&self, begins: bool) {
+        self.locks.set_overtime(begins);
     }
 
     /// Sets who is told of every change, once.

@@ -1,6 +1,6 @@
 //! Changes to a slot that are not written yet, laid over what it holds.
 
-use std::collections::hash_map::Entry as Change;
+use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -16,10 +16,18 @@ pub struct Overlay<'s> {
     slot: &'s Slot,
     /// Whether the stripes of the keys are held, so that the cache may be used.
     locked: bool,
-    /// With the place of each in the order in which they were first changed.
-    entries: HashMap<Bytes, (usize, Option<Entry>), FixedState>,
+    entries: HashMap<Bytes, Changed, FixedState>,
+    /// What is changed from now on is numbered with this.
+    order: u64,
     data: Elements,
     score: Elements,
+}
+
+/// The last state of a key.
+struct Changed {
+    /// When it was first changed.
+    order: u64,
+    entry: Option<Entry>,
 }
 
 /// Changed elements of a space.
@@ -38,7 +46,7 @@ impl<'s> Overlay<'s> {
 
     fn new(slot: &'s Slot, locked: bool) -> Overlay<'s> {
         let entries = HashMap::with_hasher(FixedState::default());
-        Overlay { slot, locked, entries, data: Elements::new(), score: Elements::new() }
+        Overlay { slot, locked, entries, order: 0, data: Elements::new(), score: Elements::new() }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -49,9 +57,14 @@ impl<'s> Overlay<'s> {
         self.entries.len() + self.data.len() + self.score.len()
     }
 
+    /// What is changed from now on comes after what was changed, in this overlay or another one, under a lower number.
+    pub fn set_order(&mut self, order: u64) {
+        self.order = order;
+    }
+
     /// The changed entries.
     pub fn entries(&self) -> impl Iterator<Item = (&Bytes, Option<&Entry>)> {
-        self.entries.iter().map(|(key, (_, entry))| (key, entry.as_ref()))
+        self.entries.iter().map(|(key, changed)| (key, changed.entry.as_ref()))
     }
 
     fn space(&self, space: Space) -> &Elements {
@@ -64,8 +77,8 @@ impl<'s> Overlay<'s> {
     /// The engine batch that makes the changes.
     pub fn batch(&self, engine: &Engine) -> Result<Batch, Error> {
         let mut batch = engine.batch();
-        for (key, (_, entry)) in &self.entries {
-            engine.stage(&mut batch, key, entry.as_ref())?;
+        for (key, entry) in self.entries() {
+            engine.stage(&mut batch, key, entry)?;
         }
         for space in [Space::Data, Space::Score] {
             for (key, value) in self.space(space) {
@@ -75,13 +88,18 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
-    /// The engine has made the changes, for the client `by` (0 = none).
-    pub fn committed(&self, by: u64) {
-        let mut entries: Vec<_> = self.entries.iter().collect();
-        entries.sort_unstable_by_key(|(_, (place, _))| *place);
-        for (key, (_, entry)) in entries {
-            self.slot.changed(key, entry.as_ref(), by);
+    /// The engines have made the changes of these overlays, for the client `by` (0 = none). Tells of them in the order in which the
+    /// keys were first changed.
+    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>, by: u64)
+    where
+        's: 'o,
+    {
+        let mut changes = Vec::new();
+        for overlay in overlays {
+            changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
+        changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
+        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref(), by));
     }
 
     /// Whether the engine has made the changes is not known.
@@ -99,7 +117,7 @@ impl<'s> Overlay<'s> {
 impl Read for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
-            Some((_, entry)) => Ok(entry.clone()),
+            Some(changed) => Ok(changed.entry.clone()),
             None if self.locked => self.slot.get(key),
             None => self.slot.get_from_engine(key),
         }
@@ -165,12 +183,9 @@ fn merge<'c>(
 
 impl State for Overlay<'_> {
     fn put(&mut self, key: Bytes, entry: Option<Entry>) {
-        let place = self.entries.len();
         match self.entries.entry(key) {
-            Change::Occupied(mut known) => known.get_mut().1 = entry,
-            Change::Vacant(new) => {
-                new.insert((place, entry));
-            }
+            hash_map::Entry::Occupied(mut known) => known.get_mut().entry = entry,
+            hash_map::Entry::Vacant(new) => drop(new.insert(Changed { order: self.order, entry })),
         }
     }
 

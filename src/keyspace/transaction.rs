@@ -13,7 +13,7 @@ use super::effect::{Effect, Read};
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
-use super::types::{Handle, Outcome};
+use super::types::{Handle, Outcome, blob};
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::{ElementRange, Entry, Kind, Space};
@@ -26,6 +26,8 @@ pub enum Locked {
     Yes,
     /// Commit first, then lock again: the keys cannot be had while earlier writes are pending.
     CommitFirst,
+    /// The keys are held by a command that does not end: nothing is locked.
+    Busy,
 }
 
 /// Keys that a command needs which turns out to need more while it runs: a script, a MULTI, a SORT by keys. It runs with the keys
@@ -96,12 +98,27 @@ pub struct Transaction<'k> {
     stripes: Vec<usize>,
     bytes: usize,
     commands: usize,
+    /// Effects since the last commit.
+    effects: u64,
+    /// See [`Transaction::is_awaited`].
+    awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
     /// Who makes the changes.
     by: u64,
     /// Keys that were found expired.
     expired: Vec<(usize, Bytes)>,
+}
+
+/// Writes that are committed, but perhaps not yet on stable storage: database and number of the slot, and the index of the record.
+#[derive(Clone, Debug, Default)]
+pub struct Undurable(pub(super) Vec<(usize, usize, u64)>);
+
+impl Undurable {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Fields are dropped in order: stripes are let go before maintenance locks are.
@@ -198,6 +215,8 @@ impl<'k> Transaction<'k> {
             stripes: Vec::new(),
             bytes: 0,
             commands: 0,
+            effects: 0,
+            awaited: false,
             undurable: Vec::new(),
             by: 0,
             expired: Vec::new(),
@@ -224,7 +243,15 @@ impl<'k> Transaction<'k> {
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
-            self.held.extend(self.stripes.iter().map(|&s| (s, locks.lock(s, exclusive))));
+            for &stripe in &self.stripes {
+                match locks.lock_patiently(stripe, exclusive) {
+                    Some(guard) => self.held.push((stripe, guard)),
+                    None => {
+                        self.held.clear();
+                        return Locked::Busy;
+                    }
+                }
+            }
             return Locked::Yes;
         }
         let before = self.held.len();
@@ -245,8 +272,8 @@ impl<'k> Transaction<'k> {
     }
 
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
-    /// pending. May wait for other clients' commands.
-    pub fn lock_plan(&mut self, plan: &mut LockPlan) {
+    /// pending. May wait for other clients' commands; [`Locked::Busy`] if in vain.
+    pub fn lock_plan(&mut self, plan: &mut LockPlan) -> Locked {
         self.end_command();
         self.held.clear();
         self.all = None;
@@ -254,12 +281,22 @@ impl<'k> Transaction<'k> {
         if plan.everything {
             // Maintenance locks come before key locks.
             let maintenance = self.keyspace.maintenance();
-            self.all = Some(Everything { _stripes: self.keyspace.locks.lock_all(), maintenance });
-            return;
+            let Some(stripes) = self.keyspace.locks.lock_all_patiently() else { return Locked::Busy };
+            self.all = Some(Everything { _stripes: stripes, maintenance });
+            return Locked::Yes;
         }
         plan.stripes.sort_unstable();
         let locks = &self.keyspace.locks;
-        self.held.extend(plan.stripes.iter().map(|&(stripe, exclusive)| (stripe, locks.lock(stripe, exclusive))));
+        for &(stripe, exclusive) in &plan.stripes {
+            match locks.lock_patiently(stripe, exclusive) {
+                Some(guard) => self.held.push((stripe, guard)),
+                None => {
+                    self.held.clear();
+                    return Locked::Busy;
+                }
+            }
+        }
+        Locked::Yes
     }
 
     /// Makes sure that a key is held by a command that began with [`Transaction::lock_plan`]. Never waits.
@@ -306,6 +343,17 @@ impl<'k> Transaction<'k> {
     /// Whether there are writes to commit.
     pub fn pending(&self) -> bool {
         !self.parts.is_empty()
+    }
+
+    /// Whether somebody waits for a change of a key that was written since this was last taken: who does is to be served before the next
+    /// command runs.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    /// [`Transaction::is_awaited`], and forgets it.
+    pub fn take_awaited(&mut self) -> bool {
+        std::mem::take(&mut self.awaited)
     }
 
     /// Bytes and commands since the last commit: a measure of when to commit.
@@ -372,13 +420,31 @@ impl<'k> Transaction<'k> {
         self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
     }
 
+    /// Puts a string into chunks before a change in place makes it long.
+    fn chunk_for(&mut self, db: usize, key: &Bytes, end: impl FnOnce(u64) -> u64, now: u64) -> Result<(), Error> {
+        let entry = self.get(db, key, now)?;
+        let len = entry.as_ref().map_or(0, |entry| entry.value.len() as u64);
+        if entry.is_none_or(|entry| !entry.has_elements()) && end(len) > blob::WHOLE_MAX {
+            self.chunk(db, key, now)?;
+        }
+        Ok(())
+    }
+
+    /// The string, or a missing one, stands in chunks from now on.
+    pub fn chunk(&mut self, db: usize, key: &Bytes, now: u64) -> Result<(), Error> {
+        let version = self.keyspace.env.next_version(now);
+        self.apply(db, Effect::Chunk { key: key.clone(), version }, now).map(drop)
+    }
+
     /// Adds to the string, or makes it. Keeps the expiry.
     pub fn append(&mut self, db: usize, key: &Bytes, suffix: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len + suffix.len() as u64, now)?;
         self.apply(db, Effect::Append { key: key.clone(), suffix: suffix.clone() }, now).map(drop)
     }
 
     /// Overwrites from `offset` (bytes) on, zero padded. Keeps the expiry.
     pub fn set_range(&mut self, db: usize, key: &Bytes, offset: u64, value: &Bytes, now: u64) -> Result<(), Error> {
+        self.chunk_for(db, key, |len| len.max(offset + value.len() as u64), now)?;
         self.apply(db, Effect::SetRange { key: key.clone(), offset, value: value.clone() }, now).map(drop)
     }
 
@@ -417,8 +483,11 @@ impl<'k> Transaction<'k> {
             }
         };
         self.group_spans |= self.command_spans;
+        self.awaited |= self.keyspace.env.awaits(db, key);
+        self.effects += 1;
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
+        part.overlay.set_order(self.effects);
         let outcome = effect.apply(&mut part.overlay, now)?;
         if !outcome.changed {
             return Ok(outcome);
@@ -441,15 +510,21 @@ impl<'k> Transaction<'k> {
         self.release();
     }
 
-    /// Empties a database, or all (`None`). Nothing may be pending, unless everything is held: then that is committed first.
+    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash. Nothing may be pending,
+    /// unless everything is held: then that is committed first.
     pub fn flush_db(&mut self, db: Option<usize>, now: u64) -> Result<(), Error> {
         if self.all.is_some() {
             self.commit_parts()?;
         }
+        self.awaited = true;
         let slots = self.keyspace.slots_of(db);
         match &self.all {
             Some(all) => Slot::flush_data(&slots, &all.maintenance, now),
-            None => self.keyspace.flush_db(db, now),
+            None => {
+                let maintenance = Maintenance::of(slots.iter().copied());
+                let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
+                Slot::flush_data(&slots, &maintenance, now)
+            }
         }?;
         Ok(())
     }
@@ -483,11 +558,9 @@ impl<'k> Transaction<'k> {
         }
         let mut parts = std::mem::take(&mut self.parts);
         let result = self.commit_writes(&mut parts);
-        for part in &parts {
-            match result {
-                Ok(()) => part.overlay.committed(self.by),
-                Err(_) => part.overlay.uncertain(),
-            }
+        match result {
+            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay), self.by),
+            Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
         }
         result
     }
@@ -522,6 +595,11 @@ impl<'k> Transaction<'k> {
             Some((_, last)) => *last = (*last).max(index),
             None => self.undurable.push((slot, index)),
         }
+    }
+
+    /// What [`Transaction::wait_durable`] would wait for, to be waited for elsewhere.
+    pub fn take_undurable(&mut self) -> Undurable {
+        Undurable(self.undurable.drain(..).map(|(slot, index)| (slot.db(), slot.number(), index)).collect())
     }
 
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.

@@ -55,6 +55,7 @@ pub struct ClientInfo {
     query_free: AtomicUsize,
     reply_capacity: AtomicUsize,
     reply_len: AtomicUsize,
+    reply_peak: AtomicUsize,
     net_in: AtomicU64,
     net_out: AtomicU64,
     commands: AtomicU64,
@@ -75,9 +76,6 @@ pub struct ClientInfo {
     redirect: AtomicI64,
     queued_bytes: AtomicUsize,
     args_bytes: AtomicUsize,
-    reply_peak: AtomicUsize,
-    /// What CLIENT UNBLOCK has asked for.
-    unblock: AtomicU8,
     blocked: AtomicBool,
 }
 
@@ -123,15 +121,6 @@ const MODE_LETTERS: [(Mode, char); 8] = [
     (Mode::NoTouch, 'T'),
 ];
 
-/// How CLIENT UNBLOCK ends a wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unblock {
-    /// As if its time had run out.
-    Timeout,
-    /// With an error.
-    Error,
-}
-
 /// The names that a client gave itself.
 #[derive(Clone, Default, Debug)]
 pub struct Names {
@@ -162,6 +151,7 @@ impl ClientInfo {
             query_free: AtomicUsize::new(0),
             reply_capacity: AtomicUsize::new(0),
             reply_len: AtomicUsize::new(0),
+            reply_peak: AtomicUsize::new(0),
             net_in: AtomicU64::new(0),
             net_out: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -180,8 +170,6 @@ impl ClientInfo {
             redirect: AtomicI64::new(-1),
             queued_bytes: AtomicUsize::new(0),
             args_bytes: AtomicUsize::new(0),
-            reply_peak: AtomicUsize::new(0),
-            unblock: AtomicU8::new(0),
             blocked: AtomicBool::new(false),
         }
     }
@@ -221,7 +209,7 @@ impl ClientInfo {
     }
 
     /// Resolves when somebody wants something of the connection: its end ([`ClientInfo::closing`]), that it writes what was sent to it
-    /// ([`ClientInfo::take_outbox`]), the end of its wait ([`ClientInfo::take_unblock`]).
+    /// ([`ClientInfo::take_outbox`]).
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -361,27 +349,8 @@ impl ClientInfo {
         self.blocked.load(Acquire)
     }
 
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        self.unblock.store(0, Release);
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Release);
-    }
-
-    /// Asks the client's waiting command to end; false if none waits.
-    pub fn unblock(&self, how: Unblock) -> bool {
-        let waits = self.is_blocked();
-        if waits {
-            self.unblock.store(how as u8 + 1, Release);
-            self.wake.notify_one();
-        }
-        waits
-    }
-
-    pub(super) fn take_unblock(&self) -> Option<Unblock> {
-        match self.unblock.swap(0, Acquire) {
-            1 => Some(Unblock::Timeout),
-            2 => Some(Unblock::Error),
-            _ => None,
-        }
     }
 
     /// The names that the client gave itself.
@@ -412,6 +381,7 @@ impl ClientInfo {
     pub(super) fn replies(&self, len: usize, capacity: usize) {
         self.reply_len.store(len, Relaxed);
         self.reply_capacity.store(capacity, Relaxed);
+        self.reply_peak.fetch_max(capacity, Relaxed);
     }
 
     pub(super) fn written(&self, bytes: usize) {
@@ -505,17 +475,18 @@ impl Tally {
     }
 }
 
-/// Whether replies are written: CLIENT REPLY.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which replies a client is sent (CLIENT REPLY).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Replies {
-    /// They are.
-    Written,
-    /// They are not, until told otherwise.
+    /// All.
+    #[default]
+    On,
+    /// None.
     Off,
-    /// That of this command is not, nor that of the next one.
-    SkipThisAndNext,
-    /// That of this command is not.
-    SkipThis,
+    /// Not that of the command that is running, nor the next one's.
+    SkipNext,
+    /// Not that of the command that is running.
+    Skip,
 }
 
 /// The state of one connection that commands read and change. Owned by the connection.
@@ -524,6 +495,7 @@ pub struct Client {
     db: usize,
     authenticated: bool,
     closing: bool,
+    replies: Replies,
     /// Counts not yet added to the server's.
     pub tally: Tally,
     /// The commands queued since MULTI.
@@ -535,8 +507,6 @@ pub struct Client {
     pub subscriptions: Subscriptions,
     /// What it asked for of CLIENT TRACKING.
     pub tracked: Tracked,
-    /// Whether its replies are written.
-    pub replies: Replies,
     monitors: Option<Arc<Monitors>>,
 }
 
@@ -548,13 +518,13 @@ impl Client {
             db: 0,
             authenticated,
             closing: false,
+            replies: Replies::On,
             tally: Tally::default(),
             multi: None,
             watched: Watched::default(),
             denies_blocking: false,
             subscriptions: Subscriptions::default(),
             tracked: Tracked::default(),
-            replies: Replies::Written,
             monitors: None,
         }
     }
@@ -631,6 +601,27 @@ impl Client {
     /// Exempts it from eviction.
     pub fn set_no_evict(&mut self, on: bool) {
         self.info.set(Mode::NoEvict, on);
+    }
+
+    /// Chooses which replies it is sent.
+    pub fn set_replies(&mut self, replies: Replies) {
+        self.replies = replies;
+    }
+
+    /// Which replies it is sent.
+    pub fn replies(&self) -> Replies {
+        self.replies
+    }
+
+    /// Whether it is sent the reply of the command that just ended. To be asked once a command.
+    pub fn wants_reply(&mut self) -> bool {
+        let wants = self.replies == Replies::On;
+        self.replies = match self.replies {
+            Replies::SkipNext => Replies::Skip,
+            Replies::Skip => Replies::On,
+            unchanged => unchanged,
+        };
+        wants
     }
 
     /// Ends the connection after this command: what is encoded is written, what the client sent after it is dropped.

@@ -104,23 +104,23 @@ fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>) {
 }
 
 /// A connection that hands out raw replies.
-struct Wire {
+pub struct Wire {
     reader: BufReader<TcpStream>,
 }
 
 impl Wire {
-    fn to(port: u16) -> Wire {
+    pub fn to(port: u16) -> Wire {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection");
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         Wire { reader: BufReader::new(stream) }
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.reader.get_mut().write_all(bytes).expect("send");
     }
 
-    fn reply(&mut self) -> Vec<u8> {
+    pub fn reply(&mut self) -> Vec<u8> {
         let mut reply = Vec::new();
         read_reply(&mut self.reader, &mut reply);
         reply

@@ -4,9 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bitmap;
 mod duel;
 mod dump_format;
+mod geo;
+mod glob;
+mod hyperloglog;
 mod keys;
 mod random;
 mod scan;
+mod server;
 mod string;

@@ -4,8 +4,11 @@
 //! A type is a file: the suffixes and values of its elements, functions that read, and a `Change` with its encoding in the
 //! log and its application, which is the one place where the elements, their count and what else the entry says change.
 
+pub mod blob;
 pub mod hash;
 pub mod list;
+pub mod ordered;
+pub mod refill;
 pub mod set;
 pub mod zset;
 
@@ -107,6 +110,10 @@ impl Handle {
 
 /// Feeds a digest with what a collection holds, so that equal contents give equal bytes whatever the history.
 pub fn digest(state: &mut dyn Read, handle: &Handle, add: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+    if handle.kind == Kind::String {
+        // As if it stood whole.
+        return blob::feed(state, handle, add);
+    }
     add(&handle.len().to_be_bytes());
     let mut pair = |name: &[u8], value: &[u8]| {
         add(&(name.len() as u64).to_be_bytes());
@@ -123,6 +130,9 @@ pub fn digest(state: &mut dyn Read, handle: &Handle, add: &mut dyn FnMut(&[u8]))
         _ => handle.each(state, Space::Data, &[], None, false, &mut pair),
     }
 }
+
+/// Elements of a large collection that one effect sets, where a command makes the collection as a whole.
+pub const CHUNK: usize = 4096;
 
 /// Bytes of a hash before a member or field in its suffix.
 pub const HASH_LEN: usize = 8;
