@@ -365,10 +365,6 @@ impl<'a> Pipeline<'a> {
             return self.execute_planned(command, args);
         }
         let keyed = !command.spec.keys.is_none();
-        // What the client has written itself does not invalidate what it reads after it.
-        if self.client.tracked.is_on() && command.spec.flags.has(Flags::READONLY) {
-            self.commit();
-        }
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
@@ -845,17 +841,18 @@ fn is_first_end(result: &Result<(), CommandError>) -> bool {
     }
 }
 
-/// Remembers what a command is about to read for a client that tracks it. Its keys are locked.
+/// Remembers what a command is about to read, or write, for a client that tracks it. Its keys are locked.
 fn remember(client: &mut Client, command: &Command, args: &[Bytes], within: Within) {
     let spec = command.spec;
     let reads = spec.flags.has(Flags::READONLY) && spec.group != Group::Transactions && !runs_scripts(spec);
-    if !client.tracked.is_on() || !reads {
+    if !client.tracked.is_on() || client.tracked.options.broadcast || !(reads || spec.flags.has(Flags::WRITE)) {
         return;
     }
     let by = if within == Within::Script { TrackedBy::Script } else { TrackedBy::Itself };
     let mut keys = Vec::new();
     spec.keys.collect(client.db(), args, &mut keys);
-    client.tracked.read(by, keys.iter().map(|key| &key.key));
+    let keys = keys.iter().map(|key| &key.key);
+    if reads { client.tracked.read(by, keys) } else { client.tracked.writes(keys) }
 }
 
 /// What a script reads counts as reads of the keys that it declares.

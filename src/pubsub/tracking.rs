@@ -41,8 +41,9 @@ pub struct Tracking {
     flushed: AtomicBool,
 }
 
-/// The clients that have read a key.
-type Shard = HashMap<Bytes, BTreeSet<u64>, FixedState>;
+/// The clients that have read a key, and whether they have not written it since.
+type Readers = BTreeMap<u64, bool>;
+type Shard = HashMap<Bytes, Readers, FixedState>;
 
 struct Tracker {
     client: Arc<ClientInfo>,
@@ -132,8 +133,16 @@ impl Tracking {
                 shard.entry(Bytes::copy_from_slice(key)).or_default()
             }
         };
-        if readers.insert(client) {
+        if readers.insert(client, true).is_none() {
             self.items.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A client is about to write a key: what it read of it before is old then. What it reads after it, still before the write is
+    /// committed, is not.
+    fn writes(&self, client: u64, key: &Bytes) {
+        if let Some(fresh) = self.shard(key).lock().get_mut(key).and_then(|readers| readers.get_mut(&client)) {
+            *fresh = false;
         }
     }
 
@@ -157,18 +166,21 @@ impl Tracking {
 
     /// Invalidates a key for those who have read it.
     fn forget(&self, key: &Bytes, by: u64) {
-        let Some((key, readers)) = self.shard(key).lock().remove_entry(key) else { return };
-        self.forgotten(&key, &readers, by);
-    }
-
-    fn forgotten(&self, key: &Bytes, readers: &BTreeSet<u64>, by: u64) {
-        self.keys.fetch_sub(1, Relaxed);
+        let mut shard = self.shard(key).lock();
+        let Some((key, mut readers)) = shard.remove_entry(key) else { return };
+        if by != 0 && readers.get(&by) == Some(&true) {
+            readers.remove(&by);
+            shard.insert(key.clone(), Readers::from([(by, true)]));
+        } else {
+            self.keys.fetch_sub(1, Relaxed);
+        }
+        drop(shard);
         self.items.fetch_sub(readers.len(), Relaxed);
         let trackers = self.trackers.read();
-        for tracker in readers.iter().filter_map(|id| trackers.get(id)) {
+        for tracker in readers.keys().filter_map(|id| trackers.get(id)) {
             let own = tracker.noloop && tracker.client.id == by;
             if !tracker.broadcast && !own {
-                self.tell(tracker, &Invalid::Keys(&[key]));
+                self.tell(tracker, &Invalid::Keys(&[&key]));
             }
         }
     }
@@ -190,7 +202,7 @@ impl Tracking {
             for shard in &self.shards {
                 let shard = std::mem::take(&mut *shard.lock());
                 self.keys.fetch_sub(shard.len(), Relaxed);
-                self.items.fetch_sub(shard.values().map(BTreeSet::len).sum(), Relaxed);
+                self.items.fetch_sub(shard.values().map(Readers::len).sum(), Relaxed);
             }
             self.trackers.read().values().for_each(|tracker| self.tell(tracker, &Invalid::Everything));
         }
@@ -396,6 +408,13 @@ impl Tracked {
                 keys.for_each(|key| events.tracking.remember(client.id, key));
             }
             (TrackedBy::Itself, None) => {}
+        }
+    }
+
+    /// A command of the client writes these keys, which are locked.
+    pub fn writes<'k>(&self, keys: impl Iterator<Item = &'k Bytes>) {
+        if let Some((events, client)) = &self.entered {
+            keys.for_each(|key| events.tracking.writes(client.id, key));
         }
     }
 

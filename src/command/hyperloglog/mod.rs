@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use self::sketch::{REGISTERS, Registers, Sketch, SketchError};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec};
+use crate::pubsub::EventClass;
 
 const READ: Flags = Flags::READONLY;
 const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
@@ -43,7 +44,8 @@ pub static HYPERLOGLOG: &[Spec] = &[
     Spec {
         name: "pfcount",
         arity: -2,
-        flags: READ,
+        // It may write in Redis, which keeps the answer: clients that pause writes expect it to wait.
+        flags: READ.and(Flags::MAY_REPLICATE),
         keys: Keys::ALL,
         complexity: "O(N), N being the number of keys; of one key a stored answer may be O(1).",
         summary: "Estimates how many distinct elements were added to HyperLogLogs, taken together.",
@@ -139,6 +141,7 @@ fn pfadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
             return Ok(());
         }
     }
+    ctx.notify(EventClass::String, "pfadd", key);
     ctx.reply.int(1);
     Ok(())
 }
@@ -193,6 +196,7 @@ fn pfmerge(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         Some(old) => replace(ctx, destination, &old.value, sketch.into_bytes(), old.expire_at)?,
         None => ctx.tx.set(db, destination, sketch.into_bytes(), None, ctx.now)?,
     }
+    ctx.notify(EventClass::String, "pfadd", destination);
     ctx.reply.ok();
     Ok(())
 }
