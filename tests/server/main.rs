@@ -10,4 +10,5 @@ mod data;
 mod durability;
 mod latency;
 mod protocol;
+mod push;
 mod refused;
