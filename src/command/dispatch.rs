@@ -154,6 +154,7 @@ impl<'a> Pipeline<'a> {
     /// Opens a transaction for what follows.
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
+        reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
         Pipeline {
             server,
             client,
@@ -365,7 +366,10 @@ impl<'a> Pipeline<'a> {
             on_pool: self.on_pool,
             waited: self.retry != Retry::No,
         };
-        let result = (command.spec.handler)(&mut ctx, args);
+        let mut result = (command.spec.handler)(&mut ctx, args);
+        if self.reply.take_overflow() && result.is_ok() {
+            result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
+        }
         if let Err(error) = &result {
             self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
