@@ -3,7 +3,7 @@
 pub(super) mod expire;
 pub(super) mod object;
 
-pub use object::encoding_of;
+pub use object::encoding_at;
 
 use bytes::Bytes;
 
