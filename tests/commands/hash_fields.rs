@@ -28,7 +28,7 @@ fn script(conn: &mut Conn, script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (command, expected) = line.split_once("=>").expect("an arrow");
         let sorted = command.starts_with("HKEYS") || command.starts_with("HGETALL") || command.starts_with("HSCAN");
-        assert_eq!(shown(&conn.run(command.trim()), sorted), expected.trim(), "{command}");
+        assert_eq!(shown(&conn.run(command.trim()), sorted).trim(), expected.trim(), "{command}");
     }
 }
 
