@@ -17,4 +17,5 @@ mod random;
 mod random_elements;
 mod scan;
 mod set;
+mod server;
 mod string;
