@@ -16,6 +16,6 @@ mod keys;
 mod random;
 mod random_elements;
 mod scan;
-mod set;
 mod server;
+mod set;
 mod string;

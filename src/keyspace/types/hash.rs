@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CHUNK, Handle, Outcome, name_in, named};
+use super::{Handle, Outcome, name_in, named};
 use crate::binlog::put_effect;
 use crate::engine::Space;
 use crate::keyspace::Error;
@@ -356,23 +356,11 @@ pub fn load(state: &mut dyn Read, hash: &Handle, now: u64) -> Result<Vec<HashFie
     Ok(fields)
 }
 
-/// What makes a new hash hold these fields.
-pub fn changes(mut fields: Vec<HashField>) -> Vec<Change> {
-    // Fields that expire together are set together.
-    fields.sort_by_key(|field| field.expire_at);
-    let alike = fields.chunk_by(|a, b| a.expire_at == b.expire_at).flat_map(|alike| alike.chunks(CHUNK));
-    alike
-        .map(|chunk| Change::Set {
-            ttl: chunk.first().and_then(|field| field.expire_at).map_or(Ttl::Clear, Ttl::At),
-            pairs: chunk.iter().map(|field| (field.field.clone(), field.value.clone())).collect(),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::keyspace::effect::tests::Map;
+    use crate::keyspace::types::refill;
     use crate::keyspace::{Effect, Kind};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -485,8 +473,8 @@ mod tests {
         let hash = handle(&mut state).unwrap();
         let mut fields = load(&mut state, &hash, 10).unwrap();
         let mut copy = new_hash();
-        for change in changes(fields.clone()) {
-            apply(&mut copy, change, 10);
+        for effect in refill::copy(&mut state, &hash, &KEY, 10).unwrap() {
+            effect.apply(&mut copy, 10).unwrap();
         }
         let hash = handle(&mut copy).unwrap();
         let mut copied = load(&mut copy, &hash, 10).unwrap();
