@@ -188,7 +188,9 @@ impl Request {
                 let score = number_or_zero(input.weight * score);
                 match found.get_mut(member) {
                     Some(known) => *known = self.aggregate.join(*known, score),
-                    None => drop(found.insert(Bytes::copy_from_slice(member), score)),
+                    None => {
+                        found.insert(Bytes::copy_from_slice(member), score);
+                    }
                 }
             })?;
         }
@@ -238,7 +240,9 @@ impl Request {
         let mut found = self.first(ctx)?;
         for input in self.inputs.iter().skip(1) {
             if is_small_beside(input, &found) {
-                input.each(ctx, &mut |member, _| drop(found.remove(member)))?;
+                input.each(ctx, &mut |member, _| {
+                    found.remove(member);
+                })?;
                 continue;
             }
             let mut left = Scored::default();
