@@ -9,6 +9,7 @@
 # HAYPILE=PATH tests that binary instead of building one. Logs of the last run stay in the cache folder.
 # Exits with an error when a test failed, was not reached or a server died, or when more than 5 % are skipped.
 set -euo pipefail
+[ -z "${HAYPILE:-}" ] || HAYPILE=$(realpath "$HAYPILE")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 
@@ -56,7 +57,7 @@ fetch_suite() {
     # A source without deb-src fails alone; what counts is that the package is found.
     apt-get "${options[@]}" update >&2 || true
     local version
-    version=$(apt-cache "${options[@]}" showsrc redis | awk '$1 == "Version:" { print $2 }' | grep -F ":$REDIS_VERSION-" | sort -V | tail -1)
+    version=$(apt-cache "${options[@]}" showsrc redis | sed -n 's/^Version: //p' | grep -F ":$REDIS_VERSION-" | sort -V | tail -1)
     [ -n "$version" ] || { echo "no source of Redis $REDIS_VERSION in this machine's apt sources" >&2; return 1; }
     (cd "$apt/source" && apt-get "${options[@]}" source "redis=$version" >&2)
     mkdir -p "$cache"
@@ -68,7 +69,7 @@ build_server() {
     [ "$against" = haypile ] && [ -z "${HAYPILE:-}" ] || return 0
     install_build_tools
     cargo build --release
-    HAYPILE="${CARGO_TARGET_DIR:-target}/release/haypile"
+    HAYPILE=$(realpath "${CARGO_TARGET_DIR:-target}/release/haypile")
 }
 
 # Whether nothing listens on a port of this machine.
@@ -107,14 +108,21 @@ start_server() {
     return 1
 }
 
+# Kills a process if there is one: end [SIGNAL] [PID].
+end() {
+    kill "$@" 2>/dev/null || true
+}
+
 # Runs a unit in a subshell of its own. Leaves NAME.log, NAME.server and NAME.state (ok, or what went wrong) in $logs.
 run_unit() (
     unit=$1 job=$2
     name=${unit//\//-}
     dir="$work/$name"
     mkdir -p "$dir"
-    state=ok
-    trap 'kill -9 "${server:-}" "${suite:-}" 2>/dev/null; wait 2>/dev/null; rm -rf "$dir"' EXIT
+    state=ok server='' suite=''
+    trap 'exit 1' TERM INT
+    # The suite's process passes the signal on to those that it started.
+    trap 'end $suite; end -9 $server; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
     port=$(free_port "$job")
     begin=$SECONDS
     if ! start_server "$port" "$dir" "$logs/$name.server"; then
@@ -166,7 +174,8 @@ report() {
         missing=$((${expected:-0} - run - skipped))
         [ "$missing" -ge 0 ] || missing=0
         # shellcheck disable=SC2059
-        printf "$row" "$unit" "$run" "$passed" "$failed" "$skipped" "$missing" "$(cat "$logs/$name.seconds" 2>/dev/null || echo -)"
+        printf "$row" "$unit" "$run" "$passed" "$failed" "$skipped" "$missing" \
+            "$(cat "$logs/$name.seconds" 2>/dev/null || echo -)"
         all_run=$((all_run + run)) all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed))
         all_skipped=$((all_skipped + skipped)) all_missing=$((all_missing + missing))
         all_expected=$((all_expected + run + skipped + missing))
@@ -188,8 +197,9 @@ report() {
         printf '\nproblems:\n'
         printf '  %s\n' "${problems[@]}"
     fi
-    printf '\nredis suite %s against %s: %d tests: %d run, %d passed, %d failed, %d skipped, %d not reached; logs in %s\n' \
-        "$REDIS_VERSION" "$against" "$all_expected" "$all_run" "$all_passed" "$all_failed" "$all_skipped" "$all_missing" "$logs"
+    printf '\nlogs in %s\n' "$logs"
+    printf 'redis suite %s against %s: %d tests: %d run, %d passed, %d failed, %d skipped, %d not reached\n' \
+        "$REDIS_VERSION" "$against" $all_expected $all_run $all_passed $all_failed $all_skipped $all_missing
     [ "$all_run" -gt 0 ] && [ "$all_failed" -eq 0 ] && [ "$all_missing" -eq 0 ] && [ ${#problems[@]} -eq 0 ] || return 1
     if [ $((all_skipped * 100)) -gt $((all_expected * MAX_SKIPPED_PERCENT)) ]; then
         echo "more than $MAX_SKIPPED_PERCENT % are skipped" >&2
@@ -223,7 +233,7 @@ reasons() {
 # Makes runtest's arguments of the skip lists; sets $skips.
 read_skip_lists() {
     local line
-    skips=(--timeout "$TEST_LIMIT")
+    skips=()
     [ "$against" = haypile ] || return 0
     for list in skip skip-tags; do
         while IFS= read -r line; do
@@ -252,9 +262,11 @@ work_off() {
 
 work=$(mktemp -d)
 jobs_started=()
-trap 'for job in "${jobs_started[@]}"; do kill "$job" 2>/dev/null; done; wait; rm -rf "$work"' EXIT
+# Each job is a process group of its own, so that it can be ended with all that it started.
+trap 'for job in "${jobs_started[@]}"; do end -- -"$job"; done; wait; rm -rf "$work"' EXIT
+trap 'exit 1' TERM INT
 
-install_missing tcl procps
+install_missing tcl
 [ "$against" = haypile ] || install_test_tools
 fetch_suite
 build_server
@@ -264,10 +276,12 @@ mkdir -p "$logs"
 rm -f "$logs"/*
 read_skip_lists
 echo 0 >"$work/next"
+set -m
 for ((job = 0; job < JOBS; job++)); do
     work_off "$job" &
     jobs_started+=($!)
 done
+set +m
 wait
 jobs_started=()
 report

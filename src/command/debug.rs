@@ -9,7 +9,6 @@ use sha1::{Digest, Sha1};
 use super::{
     CommandError, Ctx,
     error::lossy,
-    glob,
     help::{heading, reply_lines},
     keys::encoding_of,
     numbers,
@@ -19,8 +18,6 @@ use crate::config::DebugAccess;
 const NOT_ALLOWED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
                            you can run it from a local connection, otherwise you need to set this option in the \
                            configuration file, and then restart the server.";
-/// The longest text that DEBUG STRINGMATCH-LEN makes.
-const MAX_TEXT: u64 = 512 << 20;
 
 type Run = fn(&mut Ctx<'_, '_>, &[Bytes]) -> Result<(), CommandError>;
 
@@ -76,7 +73,7 @@ static SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "protocol",
         args: 1..=1,
-        usage: "<string|integer|double|null|array|set|map|attrib|push|verbatim|true|false|bignum>",
+        usage: "<string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false>",
         summary: "Replies with a value of this type.",
         run: protocol,
     },
@@ -117,13 +114,6 @@ static SUBCOMMANDS: &[Subcommand] = &[
         usage: "<seconds>",
         summary: "Answers after this many seconds; decimals are allowed.",
         run: sleep,
-    },
-    Subcommand {
-        name: "stringmatch-len",
-        args: 2..=2,
-        usage: "<len> <pattern>",
-        summary: "Matches the pattern against a text of this many `x`.",
-        run: stringmatch_len,
     },
 ];
 
@@ -239,15 +229,6 @@ fn pause_cron(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError>
     Ok(())
 }
 
-fn stringmatch_len(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let len = numbers::parse_i64(&args[0]).and_then(|len| u64::try_from(len).ok()).filter(|len| *len <= MAX_TEXT);
-    let text = vec![b'x'; len.ok_or(CommandError::NotInteger)? as usize];
-    // The answer is that there is one.
-    std::hint::black_box(glob::matches(&args[1], &text));
-    ctx.reply.ok();
-    Ok(())
-}
-
 /// The values are those of Redis, which client libraries test themselves with.
 fn protocol(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let reply = &mut *ctx.reply;
@@ -299,7 +280,7 @@ fn protocol(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         _ => {
             return Err(CommandError::Static(
                 "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }

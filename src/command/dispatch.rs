@@ -378,7 +378,10 @@ impl<'a> Pipeline<'a> {
             self.error(&error.to_string());
             command.stats.failed.fetch_add(1, Relaxed);
         }
-        if self.tx.pending() {
+        let pending = self.tx.pending();
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        } else if pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
@@ -530,6 +533,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
+        let start = self.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
@@ -537,6 +541,9 @@ impl<'a> Pipeline<'a> {
             multi.refuse();
         }
         self.error(&error.to_string());
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        }
         Outcome::Next
     }
 

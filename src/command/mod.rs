@@ -25,8 +25,10 @@ mod hash;
 mod help;
 mod hyperloglog;
 mod introspection;
+mod key_flags;
 mod keys;
 mod latency;
+mod memory;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -34,6 +36,7 @@ mod scan;
 mod server;
 mod set;
 mod slowlog;
+mod sort;
 mod spec;
 mod string;
 mod table;
@@ -55,6 +58,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     server::SERVER,
     slowlog::SLOWLOG,
     latency::LATENCY,
+    memory::MEMORY,
     acl::ACL,
     cluster::CLUSTER,
     replication::REPLICATION,
@@ -67,5 +71,6 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    sort::SORT,
     zset::ZSET,
 ];

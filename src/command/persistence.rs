@@ -73,7 +73,7 @@ fn start(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
 /// `SAVE`
 fn save(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     start(ctx)?;
-    ctx.server.bgsave.wait().map_err(CommandError::Text)?;
+    ctx.server.bgsave.wait().map_err(|e| CommandError::Text(format!("ERR {e}")))?;
     ctx.reply.ok();
     Ok(())
 }

@@ -215,6 +215,11 @@ impl Keyspace {
         self.env.term.store(term, Ordering::Relaxed);
     }
 
+    /// Engines that were replaced and still wait to be deleted, because somebody reads from them.
+    pub fn retiring(&self) -> usize {
+        self.env.retiring.load(Ordering::Acquire)
+    }
+
     /// Bytes of the block cache in use.
     pub fn block_cache_usage(&self) -> usize {
         self.env.engine.block_cache_usage()

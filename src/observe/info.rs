@@ -150,6 +150,7 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     }
     out.bytes("maxmemory", server.config.maxmemory());
     out.field("maxmemory_policy", server.config.maxmemory_policy());
+    out.field("lazyfree_pending_objects", server.keyspace.retiring());
     let version = tikv_jemalloc_ctl::version::read().ok();
     out.known(
         "mem_allocator",

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
@@ -31,6 +31,8 @@ pub struct Bgsave {
 struct Shared {
     stop: AtomicBool,
     state: Mutex<State>,
+    /// Told when a save ends.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Bgsave {
             }
             state.running_since = None;
             state.last = Some(Outcome { seconds: began.elapsed().as_secs(), result });
+            shared.ended.notify_all();
         };
         match std::thread::Builder::new().name("bgsave".into()).spawn(run) {
             Ok(started) => {
@@ -103,14 +106,12 @@ impl Bgsave {
         }
     }
 
-    /// Waits for the save that runs, if one does; the error line of one that failed. May take long.
+    /// Waits for the save that runs, if one does, and says why the last one failed, if it did. May take long.
     pub fn wait(&self) -> Result<(), String> {
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|t| t.join().is_err()) {
-            return Err("ERR the thread of the save panicked".into());
-        }
-        match &self.shared.state.lock().last {
-            Some(Outcome { result: Err(e), .. }) => Err(format!("ERR {e}")),
+        let mut state = self.shared.state.lock();
+        self.shared.ended.wait_while(&mut state, |state| state.running_since.is_some());
+        match &state.last {
+            Some(Outcome { result: Err(e), .. }) => Err(e.to_string()),
             _ => Ok(()),
         }
     }

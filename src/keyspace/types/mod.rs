@@ -8,6 +8,7 @@ pub mod blob;
 pub mod hash;
 pub mod list;
 pub mod ordered;
+pub mod refill;
 pub mod set;
 pub mod zset;
 
