@@ -19,3 +19,4 @@ mod scan;
 mod server;
 mod set;
 mod string;
+mod zset;
