@@ -21,6 +21,7 @@ mod help;
 mod hyperloglog;
 mod introspection;
 mod keys;
+mod list;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -52,6 +53,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
+    list::LIST,
     transactions::TRANSACTIONS,
     scan::SCAN,
 ];
