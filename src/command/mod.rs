@@ -28,6 +28,7 @@ mod introspection;
 mod key_flags;
 mod keys;
 mod latency;
+mod list;
 mod memory;
 pub mod numbers;
 mod persistence;
@@ -68,6 +69,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
+    list::LIST,
     transactions::TRANSACTIONS,
     scan::SCAN,
     sort::SORT,
