@@ -119,7 +119,7 @@ impl Multi {
                 plan.add_everything();
             }
             for (key, exclusive) in keys_of(server, command, db, &queued.args) {
-                plan.add(&server.keyspace, key.db, &key.key, exclusive);
+                plan.add(&server.keyspace, &key.key, exclusive);
             }
         }
     }

@@ -39,6 +39,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// All families, which are flushed together.
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
+const DATABASES_KEY: &[u8] = b"databases";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +95,19 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Creates the engine of an empty slot that contains the log up to `applied`. Durable when it returns.
-    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied) -> Result<Engine, Error> {
+    /// `databases` is for [`Engine::databases`].
+    pub fn create(
+        path: &Path,
+        shared: &Arc<Shared>,
+        applied: Applied,
+        databases: Option<&[u8]>,
+    ) -> Result<Engine, Error> {
         let engine = Engine::open_db(path, shared, true)?;
-        engine.write(engine.batch(), applied)?;
+        let mut batch = engine.batch();
+        if let Some(databases) = databases {
+            engine.stage_databases(&mut batch, databases)?;
+        }
+        engine.write(batch, applied)?;
         engine.flush()?;
         Ok(engine)
     }
@@ -225,6 +236,18 @@ impl Engine {
             None => batch.delete(meta, key),
         }
         Ok(())
+    }
+
+    /// Adds the map of databases to a batch, as opaque bytes.
+    pub fn stage_databases(&self, batch: &mut Batch, databases: &[u8]) -> Result<(), Error> {
+        batch.put_raw(self.family(SYSTEM)?, DATABASES_KEY, databases);
+        Ok(())
+    }
+
+    /// The map of databases, where it was ever written.
+    pub fn databases(&self) -> Result<Option<Bytes>, Error> {
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, DATABASES_KEY).map_err(Error::rocksdb(&self.path))?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
     /// Writes a batch to the memtables, all or nothing, after which the engine contains the log up to `applied`.
@@ -373,7 +396,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = Arc::new(Shared::new(EngineOptions::default()));
         let path = dir.path().join("engine");
-        let engine = Engine::create(&path, &shared, applied(0)).unwrap();
+        let engine = Engine::create(&path, &shared, applied(0), None).unwrap();
         let put = |engine: &Engine, index: u64| {
             let mut batch = engine.batch();
             let entry = Entry::string(Bytes::from(index.to_string()), None);

@@ -11,6 +11,8 @@ use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
 use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
+use bytes::Bytes;
+
 use crate::binlog::{Draft, Position, Writer};
 use crate::engine::{Applied, Batch, Engine};
 
@@ -63,7 +65,8 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-            let engine = self.create_engine(current, Applied { position: end, time: c.time })?;
+            let databases = store.engine.databases()?;
+            let engine = self.create_engine(current, Applied { position: end, time: c.time }, databases)?;
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
@@ -85,7 +88,7 @@ impl Slot {
             return Err(Error::BadEffect("flush of a slot without a store".into()));
         };
         let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-        let engine = self.create_engine(current, applied)?;
+        let engine = self.create_engine(current, applied, store.engine.databases()?)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
         self.store.store(Some(new.clone()));
@@ -95,14 +98,15 @@ impl Slot {
 
     fn replaced(&self) {
         if let Some(observer) = self.env.observer.get() {
-            observer.replaced(self.db);
+            observer.replaced(self.shown_db());
         }
     }
 
-    fn create_engine(&self, current: Current, applied: Applied) -> Result<Engine, Error> {
+    /// `databases`: the map of databases, which outlives the data of the slot that has it.
+    fn create_engine(&self, current: Current, applied: Applied, databases: Option<Bytes>) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
         crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
-        Ok(Engine::create(&dir, &self.env.engine, applied)?)
+        Ok(Engine::create(&dir, &self.env.engine, applied, databases.as_deref())?)
     }
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
@@ -128,6 +132,9 @@ impl Slot {
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
         self.replaced();
+        if self.has_databases() {
+            self.load_databases().map_err(|e| self.close_for_writes(e))?;
+        }
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.env.versions_up_to(applied.time);
         self.sync.store(Some(writer.sync_handle()));
@@ -160,7 +167,7 @@ impl Slot {
                 }
                 engine
             }
-            None => self.create_engine(current, applied)?,
+            None => self.create_engine(current, applied, None)?,
         };
         let log_dir = self.layout.log_dir(current.log);
         let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;

@@ -6,6 +6,7 @@
 
 mod cache;
 mod commit;
+mod databases;
 pub mod effect;
 mod error;
 mod generations;
@@ -34,6 +35,7 @@ use crossbeam_channel::Receiver;
 use crate::binlog::Position;
 use crate::engine::{self, Applied};
 use cache::EntryCache;
+use databases::DatabaseMap;
 use locks::KeyLocks;
 use slot::{Maintenance, SlotEnv};
 use store::Layout;
@@ -83,14 +85,14 @@ pub struct Keyspace {
     flush_requests: Receiver<(usize, usize)>,
 }
 
-/// What SELECT chooses.
+/// What SELECT chooses, as it is on disk.
 pub struct Database {
     index: usize,
     slots: Box<[Arc<Slot>]>,
 }
 
 impl Database {
-    /// The database's number.
+    /// Its place on disk: another than its number for clients after a SWAPDB.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -128,6 +130,7 @@ impl Keyspace {
             newest_record: AtomicU64::new(0),
             last_version: AtomicU64::new(0),
             observer: OnceLock::new(),
+            databases: DatabaseMap::new(options.databases),
             clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
@@ -143,6 +146,9 @@ impl Keyspace {
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
         keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;
+        if let Some(slot) = slots.iter().find(|slot| slot.has_databases()) {
+            slot.load_databases()?;
+        }
         let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
         keyspace.env.term.fetch_max(newest, Ordering::Relaxed);
         Ok(keyspace)
@@ -158,8 +164,13 @@ impl Keyspace {
         self.databases.first().map_or(0, |db| db.slots.len())
     }
 
-    /// A database by a number below [`Keyspace::databases`].
+    /// A clients' database by a number below [`Keyspace::databases`].
     pub fn db(&self, index: usize) -> &Database {
+        &self.databases[self.env.databases.on_disk(index)]
+    }
+
+    /// A database by its place on disk, as peers name it.
+    pub fn db_on_disk(&self, index: usize) -> &Database {
         &self.databases[index]
     }
 
@@ -176,7 +187,7 @@ impl Keyspace {
 
     /// The slot that a key lives in.
     pub fn slot(&self, db: usize, key: &[u8]) -> &Arc<Slot> {
-        let slots = &self.databases[db].slots;
+        let slots = &self.db(db).slots;
         &slots[hash_slot(key) * slots.len() / HASH_SLOTS]
     }
 
@@ -232,7 +243,8 @@ impl Keyspace {
 
     /// The slots of a database, or of all (`None`), in order.
     fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
-        let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
+        let on_disk = db.map(|db| self.db(db).index);
+        let chosen = self.databases.iter().filter(|d| on_disk.is_none_or(|index| d.index == index));
         chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
     }
 
@@ -253,12 +265,12 @@ impl Keyspace {
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.
     pub fn count(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
-        self.databases[db].slots.iter().map(|slot| slot.count(now)).sum()
+        self.db(db).slots.iter().map(|slot| slot.count(now)).sum()
     }
 
     /// [`Slot::estimate`] of a database: never takes long.
     pub fn estimate(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
-        self.databases[db].slots.iter().map(|slot| slot.estimate(now)).sum()
+        self.db(db).slots.iter().map(|slot| slot.estimate(now)).sum()
     }
 
     /// A digest of all data: equal on two nodes with equal data. Scans everything. What has expired is judged by the time of the newest
@@ -274,7 +286,7 @@ impl Keyspace {
 
     /// Some live key of a database.
     pub fn random_key(&self, db: usize, now: u64) -> Result<Option<Bytes>, Error> {
-        let slots = &self.databases[db].slots;
+        let slots = &self.db(db).slots;
         let first = rand::random_range(0..slots.len().max(1));
         for slot in slots.iter().cycle().skip(first).take(slots.len()) {
             if let Some(key) = slot.random_key(now)? {

@@ -106,7 +106,7 @@ impl Slot {
     /// whatever versions collections have.
     pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
         let mut sum = [0u8; 20];
-        let db = (self.db() as u32).to_be_bytes();
+        let db = (self.shown_db() as u32).to_be_bytes();
         let Some(store) = self.store().clone() else { return Ok(sum) };
         let mut failed = None;
         self.scan(None, now, &mut |key, entry| {

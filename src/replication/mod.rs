@@ -217,7 +217,7 @@ impl Manager {
                 next.detached.insert(db);
             }
             if full {
-                next.full_sync.extend(self.keyspace.db(db).slots().iter().map(|s| (s.db(), s.number())));
+                next.full_sync.extend(self.keyspace.db_on_disk(db).slots().iter().map(|s| (s.db(), s.number())));
             }
             next.save()?;
             *node = next;
