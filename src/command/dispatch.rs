@@ -434,6 +434,11 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
         }
+        if wrote {
+            for (slot, index) in self.tx.committed() {
+                self.client.written.note((slot.db(), slot.number()), index);
+            }
+        }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
             after.into_iter().for_each(|after| self.server.after_commit(after));

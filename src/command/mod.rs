@@ -32,6 +32,7 @@ mod spec;
 mod string;
 mod table;
 mod transactions;
+mod wait;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -56,4 +57,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     transactions::TRANSACTIONS,
     scan::SCAN,
     sort::SORT,
+    wait::WAIT,
 ];

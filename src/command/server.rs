@@ -119,6 +119,7 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     let db = ctx.db();
     ctx.tx.flush_db(Some(db), ctx.now)?;
+    note_written(ctx);
     ctx.reply.ok();
     Ok(())
 }
@@ -126,8 +127,16 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     ctx.tx.flush_db(None, ctx.now)?;
+    note_written(ctx);
     ctx.reply.ok();
     Ok(())
+}
+
+/// The connection has written to whole databases: WAIT is to wait for all that is there.
+fn note_written(ctx: &mut Ctx<'_, '_>) {
+    for slot in ctx.server.keyspace.all_slots() {
+        ctx.client.written.note((slot.db(), slot.number()), slot.position().index);
+    }
 }
 
 /// SWAPDB index1 index2
@@ -141,6 +150,7 @@ fn swapdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     };
     let (first, second) = (known(first)?, known(second)?);
     ctx.tx.swap_db(first, second, ctx.now)?;
+    note_written(ctx);
     ctx.reply.ok();
     Ok(())
 }

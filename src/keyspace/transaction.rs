@@ -554,6 +554,11 @@ impl<'k> Transaction<'k> {
         }
     }
 
+    /// The last record of each slot that was committed to, since [`Transaction::wait_durable`].
+    pub fn committed(&self) -> impl Iterator<Item = (&'k Slot, u64)> {
+        self.undurable.iter().copied()
+    }
+
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.
     pub fn wait_durable(&mut self) -> Result<(), Error> {
         for (slot, index) in self.undurable.drain(..) {

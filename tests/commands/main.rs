@@ -14,3 +14,4 @@ mod keys;
 mod random;
 mod scan;
 mod string;
+mod values;
