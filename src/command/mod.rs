@@ -23,6 +23,7 @@ mod introspection;
 mod keys;
 pub mod numbers;
 mod persistence;
+mod pika;
 mod replication;
 mod scan;
 mod server;
@@ -58,4 +59,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     scan::SCAN,
     sort::SORT,
     wait::WAIT,
+    pika::PIKA,
 ];

@@ -64,6 +64,31 @@ impl Applied {
     }
 }
 
+/// What engines take, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineSizes {
+    /// Files with data.
+    pub files: u64,
+    pub memtables: u64,
+    /// Indexes and filters that are not in the block cache.
+    pub table_readers: u64,
+    /// What compactions have yet to rewrite, by RocksDB's estimate.
+    pub pending_compaction: u64,
+    /// Failures of background work; not bytes.
+    pub errors: u64,
+}
+
+impl EngineSizes {
+    /// Adds those of another engine.
+    pub fn add(&mut self, other: &EngineSizes) {
+        self.files += other.files;
+        self.memtables += other.memtables;
+        self.table_readers += other.table_readers;
+        self.pending_compaction += other.pending_compaction;
+        self.errors += other.errors;
+    }
+}
+
 /// A range of element keys: from `lower` up to `upper`, exclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct ElementRange<'r> {
@@ -353,6 +378,48 @@ impl Engine {
             sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
         }
         Ok(sum)
+    }
+
+    /// Calls `f` with the entries before `before` (inclusive; `None` = all) from the last to the first, expired ones included, from one
+    /// consistent view, until it returns false.
+    pub fn scan_back(&self, before: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(META)?, options);
+        match before {
+            Some(key) => iter.seek_for_prev(key),
+            None => iter.seek_to_last(),
+        }
+        while let Some((key, value)) = iter.item() {
+            let entry = Entry::decode(Bytes::copy_from_slice(value)).ok_or_else(|| self.bad_entry(key))?;
+            if !f(key, entry)? {
+                return Ok(());
+            }
+            iter.prev();
+        }
+        iter.status().map_err(Error::rocksdb(&self.path))
+    }
+
+    /// Rewrites what is on disk; with keys, the entries from the first to the last only, and all elements, which stand in another order.
+    /// Ends early when background work is stopped.
+    pub fn compact(&self, keys: Option<(&[u8], &[u8])>) -> Result<(), Error> {
+        let (first, last) = keys.unzip();
+        self.db.compact_range_cf(self.family(META)?, first, last);
+        for space in [Space::Data, Space::Score] {
+            self.db.compact_range_cf(self.family(space.family())?, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+
+    /// What it takes on disk and in memory.
+    pub fn sizes(&self) -> Result<EngineSizes, Error> {
+        Ok(EngineSizes {
+            files: self.property(properties::LIVE_SST_FILES_SIZE)?,
+            memtables: self.property(properties::CUR_SIZE_ALL_MEM_TABLES)?,
+            table_readers: self.property(properties::ESTIMATE_TABLE_READERS_MEM)?,
+            pending_compaction: self.property(properties::ESTIMATE_PENDING_COMPACTION_BYTES)?,
+            errors: self.property(properties::BACKGROUND_ERRORS)?,
+        })
     }
 
     /// Stops compactions and flushes and waits for those under way: before the engine is closed or its folder goes.

@@ -99,8 +99,12 @@ impl Slot {
             Some(store) => self.env.databases.read(&store.engine)?,
             None => (0..self.env.databases.on_disk.len()).collect(),
         };
-        let changed: Vec<usize> =
-            map.iter().enumerate().filter(|(shown, d)| self.env.databases.on_disk(*shown) != **d).map(|(s, _)| s).collect();
+        let changed: Vec<usize> = map
+            .iter()
+            .enumerate()
+            .filter(|(shown, d)| self.env.databases.on_disk(*shown) != **d)
+            .map(|(s, _)| s)
+            .collect();
         self.env.databases.set(&map);
         if let Some(observer) = self.env.observer.get() {
             changed.into_iter().for_each(|shown| observer.replaced(shown));

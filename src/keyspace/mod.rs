@@ -22,6 +22,7 @@ mod slot;
 mod store;
 mod transaction;
 pub mod types;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -49,6 +50,7 @@ pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction};
+pub use upkeep::Sizes;
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
@@ -83,6 +85,8 @@ pub struct Keyspace {
     locks: KeyLocks,
     env: Arc<SlotEnv>,
     flush_requests: Receiver<(usize, usize)>,
+    /// Whether a compaction that somebody asked for is going on.
+    compacting: AtomicBool,
 }
 
 /// What SELECT chooses, as it is on disk.
@@ -142,7 +146,8 @@ impl Keyspace {
             Database { index, slots: (0..options.slots).map(slot).collect() }
         };
         let databases: Box<[Database]> = (0..options.databases).map(database).collect();
-        let keyspace = Keyspace { databases, locks: KeyLocks::default(), env, flush_requests };
+        let keyspace =
+            Keyspace { databases, locks: KeyLocks::default(), env, flush_requests, compacting: AtomicBool::new(false) };
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
         keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;

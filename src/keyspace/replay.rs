@@ -107,7 +107,8 @@ fn split(run: &Bytes, start: Position, end: Position) -> Result<Vec<Group>, Erro
         let from = (at.offset - start.offset) as usize;
         let to = (record.end.offset - start.offset) as usize;
         at = record.end;
-        let full = |g: &Group| g.alone().is_some() || g.effects.len() >= GROUP_RECORDS || g.end - g.start >= GROUP_BYTES;
+        let full =
+            |g: &Group| g.alone().is_some() || g.effects.len() >= GROUP_RECORDS || g.end - g.start >= GROUP_BYTES;
         if is_alone || groups.last().is_none_or(full) {
             groups.push(Group { effects: Vec::new(), start: from, end: from, position: at, time: 0 });
         }

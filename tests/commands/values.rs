@@ -37,7 +37,11 @@ fn values() -> Vec<(String, Vec<u8>)> {
         value(&format!("ints:{size}"), "SADD", (0..count).map(|n| (n * 7).to_string()).collect());
         value(&format!("hash:{size}"), "HSET", texts().flat_map(|t| [t.clone(), t]).collect());
         let scored = texts().flat_map(|t| [(rng.random_range(-9.0..9.0f64)).to_string(), t]);
-        value(&format!("zset:{size}"), "ZADD", scored.chain(["inf".into(), "i".into(), "-0".into(), "o".into()]).collect());
+        value(
+            &format!("zset:{size}"),
+            "ZADD",
+            scored.chain(["inf".into(), "i".into(), "-0".into(), "o".into()]).collect(),
+        );
     }
     let keys = match conn.call(&["KEYS", "*"]) {
         Reply::Array(keys) => keys,
@@ -342,7 +346,9 @@ fn migrating() {
     let busy = "ERR Target instance replied with error: BUSYKEY Target key name already exists.";
     assert_eq!(migrate("b 1 1000"), Reply::Error(busy.into()));
     assert_eq!(migrate("b 1 1000 REPLACE"), Reply::ok());
-    assert!(matches!(migrate("c 1 1000 AUTH wrong"), Reply::Error(e) if e.starts_with("ERR Target instance replied with error: ")));
+    assert!(
+        matches!(migrate("c 1 1000 AUTH wrong"), Reply::Error(e) if e.starts_with("ERR Target instance replied with error: "))
+    );
     assert!(matches!(migrate("c 99 1000"), Reply::Error(e) if e.contains("DB index is out of range")));
     assert!(matches!(migrate("c 1 1000 KEYS c"), Reply::Error(e) if e.contains("must be set to the empty string")));
     drop(to);
