@@ -645,7 +645,8 @@ pub(super) fn keys_of(
     db: usize,
     args: &[Bytes],
 ) -> impl Iterator<Item = (KeyRef, bool)> {
-    let exclusive = command.spec.flags.has(Flags::WRITE) || command.spec.flags.has(Flags::MAY_REPLICATE);
+    let flags = command.spec.flags;
+    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE) && !flags.has(Flags::READONLY);
     let mut found = Vec::new();
     command.spec.keys.collect(db, args, &mut found);
     // A database that is not there is the handler's to refuse.

@@ -19,7 +19,7 @@ mod dispatch;
 mod elements;
 mod error;
 pub mod float;
-pub mod geo;
+mod geo;
 pub mod glob;
 mod hash;
 mod help;
@@ -73,4 +73,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     scan::SCAN,
     sort::SORT,
     zset::ZSET,
+    geo::GEO,
 ];
