@@ -688,7 +688,7 @@ pub(super) fn keys_of(
     args: &[Bytes],
 ) -> impl Iterator<Item = (KeyRef, bool)> {
     let flags = flags_of(server, command.spec, args);
-    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE);
+    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE) && !flags.has(Flags::READONLY);
     let mut found = Vec::new();
     command.spec.keys.collect(db, args, &mut found);
     // A database that is not there is the handler's to refuse.

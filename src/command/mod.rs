@@ -20,7 +20,7 @@ mod elements;
 mod error;
 pub mod float;
 mod functions;
-pub mod geo;
+mod geo;
 pub mod glob;
 mod hash;
 mod help;
@@ -83,4 +83,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     zset::ZSET,
     wait::WAIT,
     pika::PIKA,
+    geo::GEO,
 ];
