@@ -31,9 +31,11 @@ mod keys;
 mod latency;
 mod list;
 mod memory;
+mod monitor;
 pub mod numbers;
 mod persistence;
 mod pika;
+mod pubsub;
 mod replication;
 mod scan;
 mod scripting;
@@ -44,6 +46,7 @@ mod sort;
 mod spec;
 mod string;
 mod table;
+mod tracking;
 mod transactions;
 mod wait;
 mod zset;
@@ -84,4 +87,6 @@ pub static FAMILIES: &[&[Spec]] = &[
     wait::WAIT,
     pika::PIKA,
     geo::GEO,
+    pubsub::PUBSUB,
+    monitor::MONITOR,
 ];

@@ -110,7 +110,9 @@ pub static SERVER: &[Spec] = &[
 ];
 
 fn dbsize(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
-    let keys = ctx.server.keyspace.count(ctx.db(), ctx.now)?.keys;
+    // Where expired keys are left alone they count, as they are there.
+    let now = if ctx.server.switches.active_expire() { ctx.now } else { 0 };
+    let keys = ctx.server.keyspace.count(ctx.db(), now)?.keys;
     ctx.reply.int(keys as i64);
     Ok(())
 }
@@ -120,6 +122,8 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let db = ctx.db();
     ctx.tx.flush_db(Some(db), ctx.now)?;
     note_written(ctx);
+    // Also where there was nothing to empty.
+    ctx.server.events.tracking.replaced();
     ctx.reply.ok();
     Ok(())
 }
@@ -128,6 +132,7 @@ fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     ctx.tx.flush_db(None, ctx.now)?;
     note_written(ctx);
+    ctx.server.events.tracking.replaced();
     ctx.reply.ok();
     Ok(())
 }

@@ -85,6 +85,8 @@ pub struct Queued {
 #[derive(Clone, Debug, Default)]
 pub struct Multi {
     queue: Arc<Vec<Queued>>,
+    /// Bytes of their arguments.
+    bytes: usize,
     /// Whether a command was refused.
     refused: bool,
 }
@@ -92,6 +94,7 @@ pub struct Multi {
 impl Multi {
     /// Adds a command that passed its checks.
     pub fn push(&mut self, command: u32, args: &[Bytes]) {
+        self.bytes += args.iter().map(Bytes::len).sum::<usize>();
         Arc::make_mut(&mut self.queue).push(Queued { command, args: args.to_vec() });
     }
 
@@ -103,6 +106,11 @@ impl Multi {
     /// The commands so far.
     pub fn queue(&self) -> &[Queued] {
         &self.queue
+    }
+
+    /// Bytes of the arguments of the commands so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds the keys of all its commands to a plan.

@@ -102,6 +102,7 @@ impl Slot {
     }
 
     fn replaced(&self) {
+        self.unqueued.forget();
         if let Some(observer) = self.env.observer.get() {
             observer.replaced(self.shown_db());
         }

@@ -9,6 +9,7 @@ mod commit;
 mod databases;
 pub mod effect;
 mod error;
+mod expire;
 mod generations;
 mod housekeeping;
 mod locks;
@@ -44,6 +45,7 @@ use store::Layout;
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
+pub use expire::{Expired, KeyGone};
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
 pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
@@ -135,6 +137,7 @@ impl Keyspace {
             last_version: AtomicU64::new(0),
             observer: OnceLock::new(),
             databases: DatabaseMap::new(options.databases),
+            expiry: expire::ExpiryQueue::default(),
             clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;

@@ -74,7 +74,7 @@ impl Keyspace {
             let batch = overlay.batch(&store.engine)?;
             let committed = slot.commit_run(bytes, group.position, batch, group.time);
             match &committed {
-                Ok(()) => Overlay::committed(std::iter::once(&overlay)),
+                Ok(()) => Overlay::committed(std::iter::once(&overlay), 0),
                 Err(_) => overlay.uncertain(),
             }
             committed?;

@@ -14,6 +14,7 @@ use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
 use super::databases::DatabaseMap;
+use super::expire::{ExpiryQueue, Unqueued};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -44,6 +45,7 @@ pub struct SlotEnv {
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
     pub(super) databases: DatabaseMap,
+    pub(super) expiry: ExpiryQueue,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
@@ -158,6 +160,7 @@ pub struct Slot {
     flushed_filenum: AtomicU32,
     pub(super) pins: super::purge::Pins,
     pub(super) counts: super::scan::CountCache,
+    pub(super) unqueued: Unqueued,
 }
 
 impl std::fmt::Debug for Slot {
@@ -192,6 +195,7 @@ impl Slot {
             flushed_filenum: AtomicU32::new(0),
             pins: super::purge::Pins::default(),
             counts: super::scan::CountCache::default(),
+            unqueued: Unqueued::default(),
         }
     }
 
@@ -294,10 +298,13 @@ impl Slot {
     }
 
     /// The engine holds a new entry of the key, whose stripe is held exclusively.
-    pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>) {
+    pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>, by: u64) {
         self.env.cache.changed(&self.cache_id, key, entry);
+        if let Some(entry) = entry {
+            self.env.expiry.note(self, key, entry);
+        }
         if let Some(observer) = self.env.observer.get() {
-            observer.changed(self.shown_db(), key, entry);
+            observer.changed(self.shown_db(), key, entry, by);
         }
     }
 

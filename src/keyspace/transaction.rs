@@ -104,6 +104,10 @@ pub struct Transaction<'k> {
     awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+    /// Who makes the changes.
+    by: u64,
+    /// Keys that were found expired.
+    expired: Vec<(usize, Bytes)>,
 }
 
 /// Writes that are committed, but perhaps not yet on stable storage: database and number of the slot, and the index of the record.
@@ -214,7 +218,15 @@ impl<'k> Transaction<'k> {
             effects: 0,
             awaited: false,
             undurable: Vec::new(),
+            by: 0,
+            expired: Vec::new(),
         }
+    }
+
+    /// Tells the observer of changes that this client makes them.
+    pub fn by(mut self, client: u64) -> Self {
+        self.by = client;
+        self
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
@@ -351,7 +363,22 @@ impl<'k> Transaction<'k> {
 
     /// The entry of a key as it is at `now` (unix ms), through the pending writes. Expired = none.
     pub fn get(&mut self, db: usize, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
-        Ok(self.reader(db, key).get(key)?.filter(|e| e.is_live(now)))
+        let entry = self.reader(db, key).get(key)?;
+        if entry.as_ref().is_some_and(|entry| !entry.is_live(now)) {
+            self.expired.push((db, key.clone()));
+            return Ok(None);
+        }
+        Ok(entry)
+    }
+
+    /// Whether keys were found expired.
+    pub fn found_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Takes the keys that [`Transaction::get`] found expired.
+    pub fn take_expired(&mut self) -> Vec<(usize, Bytes)> {
+        std::mem::take(&mut self.expired)
     }
 
     /// What lies in the slot of `key`, through the pending writes.
@@ -557,7 +584,7 @@ impl<'k> Transaction<'k> {
         let mut parts = std::mem::take(&mut self.parts);
         let result = self.commit_writes(&mut parts);
         match result {
-            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay)),
+            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay), self.by),
             Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
         }
         result

@@ -19,6 +19,7 @@ use crate::{
         blocking::{End, Session, Waiter},
     },
     keyspace::Undurable,
+    pubsub::PauseKind,
     server::Server,
 };
 
@@ -43,6 +44,8 @@ enum Pause {
     Pool(PoolCall),
     /// This command waits.
     Block(Arc<Waiter>),
+    /// The command in the arguments is held back by CLIENT PAUSE.
+    Held,
     /// The connection ends.
     Close,
 }
@@ -82,9 +85,11 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         if !input.fill(&server, &mut stream, &info).await? {
             return stream.shutdown().await;
         }
+        let mut again = false;
         loop {
             info.set_busy(true);
-            let mut pause = execute(&server, &mut session, &mut input, &mut args);
+            let mut pause = execute(&server, &mut session, &mut input, &mut args, again);
+            again = false;
             info.set_busy(false);
             flush(&server, &stream, &info, &mut session.reply).await?;
             if let Pause::Pool(call) = pause {
@@ -105,6 +110,12 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                     None => return stream.shutdown().await,
                 }
                 flush(&server, &stream, &info, &mut session.reply).await?;
+            }
+            if matches!(pause, Pause::Held) {
+                if !hold(&server, &mut stream, &info, &mut input).await? {
+                    return stream.shutdown().await;
+                }
+                again = true;
             }
             if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
                 return stream.shutdown().await;
@@ -186,19 +197,56 @@ async fn wait(
     }
 }
 
-/// Executes the whole requests in the buffer, until a pause is due. What they wrote is committed when this returns.
-fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>) -> Pause {
+/// Waits until CLIENT PAUSE is over. False when the connection is to end.
+async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input: &mut Input) -> io::Result<bool> {
+    let _held = server.pause.hold();
+    while server.pause.kind() != PauseKind::None {
+        let room = input.buf.len() < server.config.client_query_buffer_limit();
+        if room {
+            input.make_room();
+        }
+        tokio::select! {
+            biased;
+            () = server.pause.ended() => {}
+            () = info.woken() => {
+                if info.closing() != Closing::Open {
+                    return Ok(false);
+                }
+                write_outbox(server, stream, info).await?;
+            }
+            read = stream.read_buf(&mut input.buf), if room => {
+                let read = read?;
+                info.read(read, input.buf.len(), input.buf.capacity() - input.buf.len());
+                server.stats.read(read);
+                if read == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Executes the whole requests in the buffer, before them the one in `args` if it is to be run `again`, until a pause is due.
+/// What they wrote is committed when this returns.
+fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>, mut again: bool) -> Pause {
     let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
     let pause = loop {
         if pipeline.reply_len() >= MAX_REPLIES {
             break Pause::Full;
         }
-        match input.parser.next(&mut input.buf, args, &pipeline.limits()) {
+        let next = if std::mem::take(&mut again) {
+            Ok(true)
+        } else {
+            input.parser.next(&mut input.buf, args, &pipeline.limits())
+        };
+        match next {
             Ok(false) => break Pause::Starved,
             Ok(true) => match pipeline.run(args) {
                 Outcome::Next => {}
                 Outcome::Pool(call) => break Pause::Pool(call),
                 Outcome::Block(waiter) => break Pause::Block(waiter),
+                Outcome::Held => break Pause::Held,
                 Outcome::Close => break Pause::Close,
             },
             Err(error) => {
@@ -219,8 +267,8 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
     match outcome {
         Outcome::Block(waiter) => Pause::Block(waiter),
         Outcome::Close => Pause::Close,
-        // The pool is where a command is put off to, so it cannot be put off again.
-        Outcome::Next | Outcome::Pool(_) => Pause::Full,
+        // The pool is where a command is put off to, so it cannot be put off again; it was not held back before.
+        Outcome::Next | Outcome::Pool(_) | Outcome::Held => Pause::Full,
     }
 }
 
@@ -307,8 +355,9 @@ async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &m
 
 /// Writes what others have sent to the client.
 async fn write_outbox(server: &Server, stream: &TcpStream, info: &ClientInfo) -> io::Result<()> {
-    while let Some(sent) = info.take_outbox() {
+    while let Some(sent) = info.take_outbox_to_write() {
         write_all(server, stream, info, &sent).await?;
+        info.outbox_written(sent.len());
     }
     Ok(())
 }
