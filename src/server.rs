@@ -15,12 +15,15 @@ use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
 use crate::engine::{self, EngineOptions};
 use crate::events::KeyEvents;
-use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
+use crate::keyspace::{
+    self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, LIBRARIES_KEY, Locked, PurgePolicy,
+};
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
 use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::pubsub::{Monitors, Pause, PauseKind, PubSub};
 use crate::replication::{self, NodeState, PeerListeners};
+use crate::script;
 use crate::snapshot::Bgsave;
 
 /// Held for as long as the process uses the data folder.
@@ -74,6 +77,8 @@ pub struct Server {
     pub pubsub: Arc<PubSub>,
     pub monitors: Arc<Monitors>,
     pub pause: Pause,
+    pub scripts: script::Engine,
+    pub functions: script::Registry,
     pub replication: Arc<replication::Manager>,
     pub bgsave: Bgsave,
     pub start_time: SystemTime,
@@ -126,6 +131,8 @@ impl Server {
             pubsub,
             monitors,
             pause: Pause::default(),
+            scripts: script::Engine::default(),
+            functions: script::Registry::default(),
             replication,
             start_time: SystemTime::now(),
             run_id,
@@ -135,7 +142,20 @@ impl Server {
             _lock: lock,
         });
         server.events.set_server(Arc::downgrade(&server));
+        let keyspace = server.keyspace.clone();
+        server.scripts.observe_slow(Box::new(move |slow| keyspace.set_overtime(slow)));
+        server.load_functions()?;
         Ok(server)
+    }
+
+    /// Loads the libraries of functions that the node holds. Its master may change them meanwhile.
+    fn load_functions(&self) -> Result<(), StartError> {
+        let mut tx = self.keyspace.transaction();
+        if tx.lock([(0, LIBRARIES_KEY.as_ref())].into_iter(), false) != Locked::Yes {
+            return Err(keyspace::Error::Busy.into());
+        }
+        self.functions.install(&self.scripts, &self.keyspace.libraries()?);
+        Ok(())
     }
 
     /// Serves clients until [`Server::request_shutdown`], then stops in order: no new clients, running pipelines finish, replication

@@ -16,6 +16,7 @@ use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
     blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
     error::lossy,
+    scripting,
 };
 use crate::{
     config::SyncMode,
@@ -35,6 +36,9 @@ const MAX_GROUP_COMMANDS: usize = 1024;
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Bytes of a command name or argument shown in an error.
 const SHOWN: usize = 128;
+
+/// What a client is told that would write on a replica.
+pub(super) const READONLY: &str = "READONLY You can't write against a read only replica.";
 
 /// What the connection does after a command.
 pub enum Outcome {
@@ -161,6 +165,7 @@ impl<'a> Pipeline<'a> {
     /// Opens a transaction for what follows.
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
+        reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
         let id = client.id();
         Pipeline {
             server,
@@ -369,7 +374,7 @@ impl<'a> Pipeline<'a> {
             self.commit();
         }
         if keyed && !self.lock(command, args) {
-            return self.refuse(Some(command), &CommandError::Busy);
+            return self.refuse(Some(command), &busy(self.server));
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -397,7 +402,7 @@ impl<'a> Pipeline<'a> {
         let mut plan = self.plan(command, args);
         let outcome = loop {
             if self.tx.lock_plan(&mut plan) == Locked::Busy {
-                return self.refuse(Some(command), &CommandError::Busy);
+                return self.refuse(Some(command), &busy(self.server));
             }
             let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
@@ -426,14 +431,14 @@ impl<'a> Pipeline<'a> {
         let mut plan = LockPlan::default();
         let db = self.client.db();
         for (key, exclusive) in keys_of(self.server, command, db, args) {
-            plan.add(&self.server.keyspace, key.db, &key.key, exclusive);
+            plan.add(&self.server.keyspace, &key.key, exclusive);
         }
         if is_exec(command.spec)
             && let Some(multi) = &self.client.multi
         {
             multi.plan(self.server, db, &mut plan);
-            for (db, key) in self.client.watched.keys() {
-                plan.add(&self.server.keyspace, db, key, false);
+            for (_, key) in self.client.watched.keys() {
+                plan.add(&self.server.keyspace, key, false);
             }
         }
         plan
@@ -462,21 +467,24 @@ impl<'a> Pipeline<'a> {
             on_pool: self.on_pool,
             waited: self.retry != Retry::No,
         };
-        let result = (command.spec.handler)(&mut ctx, args);
+        let mut result = (command.spec.handler)(&mut ctx, args);
+        if self.reply.take_overflow() && result.is_ok() {
+            result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
+        }
         if watched && !runs_scripts(spec) && is_first_end(&result) {
             monitor(&mut self.after, command, db, by, args);
         }
         remember_script(self.client, command, args);
         if let Err(error) = &result {
-            self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
+                self.reply.truncate(start);
                 // It counts when it comes to its end.
                 self.after.truncate(events);
                 self.client.tally.commands -= 1;
                 self.clock.lap();
                 return result;
             }
-            self.error(&error.to_string());
+            reply_error(self.server, self.reply, start, error);
             command.stats.failed.fetch_add(1, Relaxed);
         }
         if spec.group == Group::Transactions {
@@ -571,6 +579,11 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
+        }
+        if wrote {
+            for (slot, index) in self.tx.committed() {
+                self.client.written.note((slot.db(), slot.number()), index);
+            }
         }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
@@ -712,6 +725,33 @@ fn is_exec(spec: &Spec) -> bool {
     spec.name == "exec"
 }
 
+/// Makes an error the reply, in the place of what was written from `start` on, and counts it.
+pub(super) fn reply_error(server: &Server, reply: &mut Reply, start: usize, error: &CommandError) {
+    if let CommandError::Replied { counted } = error {
+        if !counted {
+            let line = reply.as_slice().get(start + 1..).unwrap_or_default();
+            let line = line.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            server.stats.errors.count(&String::from_utf8_lossy(line), 1);
+        }
+        return;
+    }
+    let text = error.to_string();
+    reply.truncate(start);
+    reply.error(&text);
+    server.stats.errors.count(&text, 1);
+}
+
+/// What a command is told that waits in vain for the keys of a script.
+fn busy(server: &Server) -> CommandError {
+    server.scripts.busy().map_or(CommandError::Busy, |kind| CommandError::Static(kind.busy_error()))
+}
+
+/// What a request may do: for scripts that say so, what they declare.
+pub(super) fn flags_of(server: &Server, spec: &Spec, args: &[Bytes]) -> Flags {
+    let runs_script = spec.group == Group::Scripting && !spec.keys.is_none();
+    if runs_script { scripting::flags(server, spec, args) } else { spec.flags }
+}
+
 /// Whether a request may be executed, or queued, for this client at this time.
 pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &[Bytes]) -> Result<(), CommandError> {
     let spec = command.spec;
@@ -732,14 +772,16 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
         return Err(CommandError::Static("ERR Replica can't interact with the keyspace"));
     }
     if !may_write(server, client, spec, args) {
-        return Err(CommandError::Static("READONLY You can't write against a read only replica."));
+        return Err(CommandError::Static(READONLY));
     }
-    admission::refusal(server, spec.flags).map_or(Ok(()), Err)
+    admission::refusal(server, flags_of(server, spec, args)).map_or(Ok(()), Err)
 }
 
 /// Whether the command does not write, or this node takes its writes from clients.
-fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
-    !spec.flags.has(Flags::WRITE) || !server.replication.is_slave() || may_write_apart(server, client, spec, args)
+pub(super) fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    !server.replication.is_slave()
+        || !flags_of(server, spec, args).has(Flags::WRITE)
+        || may_write_apart(server, client, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
@@ -750,7 +792,7 @@ fn may_write_apart(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]
     }
     let mut keys = Vec::new();
     spec.keys.collect(client.db(), args, &mut keys);
-    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(key.db))
+    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(server.keyspace.db(key.db).index()))
 }
 
 /// The keys of a request, and whether it takes them exclusively.
@@ -760,7 +802,8 @@ pub(super) fn keys_of(
     db: usize,
     args: &[Bytes],
 ) -> impl Iterator<Item = (KeyRef, bool)> {
-    let exclusive = command.spec.flags.has(Flags::WRITE) || command.spec.flags.has(Flags::MAY_REPLICATE);
+    let flags = flags_of(server, command.spec, args);
+    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE) && !flags.has(Flags::READONLY);
     let mut found = Vec::new();
     command.spec.keys.collect(db, args, &mut found);
     // A database that is not there is the handler's to refuse.
@@ -778,7 +821,7 @@ pub(super) fn call_within(
 ) -> Result<(), CommandError> {
     let db = ctx.client.db();
     for (key, exclusive) in keys_of(ctx.server, command, db, args) {
-        ctx.tx.ensure(key.db, &key.key, exclusive)?;
+        ctx.tx.ensure(&key.key, exclusive)?;
     }
     if command.spec.flags.has(Flags::ALL_KEYS) {
         ctx.tx.ensure_everything()?;

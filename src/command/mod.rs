@@ -19,7 +19,8 @@ mod dispatch;
 mod elements;
 mod error;
 pub mod float;
-pub mod geo;
+mod functions;
+mod geo;
 pub mod glob;
 mod hash;
 mod help;
@@ -28,13 +29,16 @@ mod introspection;
 mod key_flags;
 mod keys;
 mod latency;
+mod list;
 mod memory;
 mod monitor;
 pub mod numbers;
 mod persistence;
+mod pika;
 mod pubsub;
 mod replication;
 mod scan;
+mod scripting;
 mod server;
 mod set;
 mod slowlog;
@@ -44,6 +48,7 @@ mod string;
 mod table;
 mod tracking;
 mod transactions;
+mod wait;
 mod zset;
 
 pub use context::{Ctx, Within};
@@ -72,10 +77,16 @@ pub static FAMILIES: &[&[Spec]] = &[
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
+    list::LIST,
     transactions::TRANSACTIONS,
+    scripting::SCRIPTING,
+    functions::FUNCTIONS,
     scan::SCAN,
     sort::SORT,
     zset::ZSET,
+    wait::WAIT,
+    pika::PIKA,
+    geo::GEO,
     pubsub::PUBSUB,
     monitor::MONITOR,
 ];

@@ -134,6 +134,8 @@ settings! {
         "Clients connected at one time; the next one is told so and closed.";
     proto_max_bulk_len: usize = "proto-max-bulk-len", Kind::Size { min: MIB, max: 512 * MIB }, "512M", AtOnce,
         "The longest single argument of a command, in bytes, and so the longest value.";
+    max_reply_size: usize = "max-reply-size", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
+        "Bytes that the reply to one command may have; the command that asks for more is refused.";
     client_query_buffer_limit: usize = "client-query-buffer-limit", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
         "Bytes of commands a client may have sent that were not yet executed; more closes its connection.";
     client_output_buffer_limit: OutputLimits = "client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", AtOnce,

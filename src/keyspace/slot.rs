@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
+use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
@@ -43,6 +44,7 @@ pub struct SlotEnv {
     /// The last version that a collection was given.
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
+    pub(super) databases: DatabaseMap,
     pub(super) expiry: ExpiryQueue,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
@@ -197,9 +199,14 @@ impl Slot {
         }
     }
 
-    /// Index of the database.
+    /// Index of the database, as it is on disk.
     pub fn db(&self) -> usize {
         self.db
+    }
+
+    /// Index of the database, as clients see it.
+    pub fn shown_db(&self) -> usize {
+        self.env.databases.shown(self.db)
     }
 
     /// The slot's number in its database.
@@ -297,8 +304,20 @@ impl Slot {
             self.env.expiry.note(self, key, entry);
         }
         if let Some(observer) = self.env.observer.get() {
-            observer.changed(self.db, key, entry, by);
+            observer.changed(self.shown_db(), key, entry, by);
         }
+    }
+
+    /// The engine holds new libraries of functions; [`LIBRARIES_KEY`](super::effect::LIBRARIES_KEY) is held exclusively.
+    pub(super) fn libraries_changed(&self, libraries: &Bytes) {
+        if let Some(observer) = self.env.observer.get() {
+            observer.libraries_changed(libraries);
+        }
+    }
+
+    /// Whether this is the slot that holds the libraries of functions.
+    pub(super) fn holds_libraries(&self) -> bool {
+        (self.db, self.number) == (0, 0)
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.

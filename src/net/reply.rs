@@ -6,6 +6,9 @@ use crate::rdb::score;
 pub struct Reply {
     out: Vec<u8>,
     proto: u8,
+    /// Bytes beyond which values are dropped, so that no reply takes the memory of all.
+    limit: usize,
+    overflowed: bool,
 }
 
 impl Default for Reply {
@@ -17,7 +20,7 @@ impl Default for Reply {
 impl Reply {
     /// An empty buffer that encodes RESP2 or RESP3.
     pub fn new(proto: u8) -> Self {
-        Reply { out: Vec::new(), proto }
+        Reply { out: Vec::new(), proto, limit: usize::MAX, overflowed: false }
     }
 
     /// The protocol version, 2 or 3.
@@ -28,6 +31,23 @@ impl Reply {
     /// Encodes what follows in this version.
     pub fn set_proto(&mut self, proto: u8) {
         self.proto = proto;
+    }
+
+    /// Sets how many bytes may wait. What comes beyond is dropped, and [`Reply::take_overflow`] tells.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    /// Whether something was dropped since the last call: then what is encoded is no whole reply.
+    pub fn take_overflow(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
+    }
+
+    /// Whether `more` bytes may be added.
+    fn admits(&mut self, more: usize) -> bool {
+        let fits = self.out.len().saturating_add(more) <= self.limit;
+        self.overflowed |= !fits;
+        fits
     }
 
     /// Bytes encoded and not yet taken.
@@ -63,7 +83,9 @@ impl Reply {
 
     /// Appends bytes that are RESP already.
     pub fn raw(&mut self, resp: &[u8]) {
-        self.out.extend_from_slice(resp);
+        if self.admits(resp.len()) {
+            self.out.extend_from_slice(resp);
+        }
     }
 
     /// `+text`; CR and LF become spaces.
@@ -94,6 +116,9 @@ impl Reply {
     }
 
     fn header(&mut self, kind: u8, number: i64) {
+        if !self.admits(0) {
+            return;
+        }
         let mut digits = itoa::Buffer::new();
         self.out.push(kind);
         self.out.extend_from_slice(digits.format(number).as_bytes());
@@ -107,6 +132,9 @@ impl Reply {
 
     /// A bulk string.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if !self.admits(bytes.len()) {
+            return;
+        }
         self.out.reserve(bytes.len() + 16);
         self.header(b'$', bytes.len() as i64);
         self.out.extend_from_slice(bytes);
@@ -252,9 +280,9 @@ mod tests {
             (123456789012345678.0, "1.2345678901234568e+17"),
             (1e20, "1e+20"),
             (1.5e300, "1.5000000000000001e+300"),
-            // The 18th digit is a 5 and the last: a tie.
-            (1234567890123456.25, "1234567890123456.2"),
-            (1234567890123456.75, "1234567890123456.8"),
+            // These are ….25 and ….75: ties.
+            (1234567890123456.2, "1234567890123456.2"),
+            (1234567890123456.8, "1234567890123456.8"),
             (0.001, "0.001"),
             (1e-10, "1e-10"),
             (1e-5, "1.0000000000000001e-05"),

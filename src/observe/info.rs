@@ -17,7 +17,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use crate::{command::Command, net::ClientKind, server::Server};
+use crate::{command::Command, net::ClientKind, script::ScriptKind, server::Server};
 
 /// The Redis whose behaviour clients may expect; they detect features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -50,6 +50,7 @@ const SECTIONS: &[Section] = &[
         default: true,
         write: |server, out| server.replication.info(out.0),
     },
+    Section { name: "data", title: "Data", default: false, write: data_section },
     Section { name: "cpu", title: "CPU", default: true, write: cpu_section },
     Section { name: "commandstats", title: "Commandstats", default: false, write: commandstats_section },
     Section { name: "latencystats", title: "Latencystats", default: false, write: latencystats_section },
@@ -152,6 +153,22 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     if let Some(total) = total_memory() {
         out.bytes("total_system_memory", total);
     }
+    let (of_eval, of_functions) =
+        (server.scripts.used_memory(ScriptKind::Eval), server.scripts.used_memory(ScriptKind::Function));
+    let (scripts, scripts_bytes) = server.scripts.cached_scripts();
+    let libraries = server.functions.current();
+    let (library_count, function_count) = libraries.counts();
+    let libraries_bytes: usize = libraries.iter().map(|library| library.code().len()).sum();
+    out.bytes("used_memory_vm_eval", of_eval as u64);
+    out.bytes("used_memory_lua", of_eval as u64);
+    out.field("used_memory_scripts_eval", scripts_bytes);
+    out.field("number_of_cached_scripts", scripts);
+    out.field("number_of_functions", function_count);
+    out.field("number_of_libraries", library_count);
+    out.field("used_memory_vm_functions", of_functions);
+    out.bytes("used_memory_vm_total", (of_eval + of_functions) as u64);
+    out.field("used_memory_functions", libraries_bytes);
+    out.bytes("used_memory_scripts", (scripts_bytes + libraries_bytes) as u64);
     out.bytes("maxmemory", server.config.maxmemory());
     out.field("maxmemory_policy", server.config.maxmemory_policy());
     out.field("lazyfree_pending_objects", server.keyspace.retiring());
@@ -231,6 +248,22 @@ fn latencystats_section(server: &Server, out: &mut Fields<'_>) {
             out.field(&format!("latency_percentiles_usec_{full_name}"), shown.join(","));
         }
     }
+}
+
+/// As Pika names it.
+fn data_section(server: &Server, out: &mut Fields<'_>) {
+    match server.keyspace.sizes() {
+        Ok(sizes) => {
+            out.bytes("db_size", sizes.engines.files);
+            out.bytes("log_size", sizes.logs);
+            out.bytes("db_memtable_usage", sizes.engines.memtables);
+            out.bytes("db_tablereader_usage", sizes.engines.table_readers);
+            out.field("db_pending_compaction", sizes.engines.pending_compaction);
+            out.field("db_fatal", sizes.engines.errors);
+        }
+        Err(error) => tracing::warn!(%error, "cannot measure the data"),
+    }
+    out.field("is_compact", if server.keyspace.is_compacting() { "Yes" } else { "No" });
 }
 
 fn errorstats_section(server: &Server, out: &mut Fields<'_>) {

@@ -294,12 +294,13 @@ fn bitfield(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         Ok((answers, string.into_patches()))
     })?;
     reply_numbers(ctx, &answers);
-    let changed = !patches.is_empty();
+    // Not for bytes that were made for a step that then failed.
+    let written = steps.iter().zip(&answers).any(|(step, answer)| writes(&step) && answer.is_some());
+    if written && !patches.is_empty() {
+        ctx.notify(EventClass::String, "setbit", key);
+    }
     for patch in patches {
         binding::patch(ctx, key, patch.offset, patch.bytes)?;
-    }
-    if changed {
-        ctx.notify(EventClass::String, "setbit", key);
     }
     Ok(())
 }
