@@ -281,12 +281,15 @@ pub struct Blocked {
     serving: Mutex<()>,
 }
 
+/// The lines before a key, each in the order of coming.
+type Lines = [BTreeMap<u64, Arc<Waiter>>; Line::ALL.len()];
+
 #[derive(Default)]
 struct Waiters {
     last_number: u64,
     by_client: HashMap<u64, Arc<Waiter>>,
     /// Those that wait for keys, by database and key, in their lines, the first first.
-    by_key: HashMap<(usize, Bytes), [BTreeMap<u64, Arc<Waiter>>; Line::ALL.len()]>,
+    by_key: HashMap<(usize, Bytes), Lines>,
 }
 
 /// Keys that have changed and somebody waits for, in the order in which they did.

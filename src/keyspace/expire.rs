@@ -155,7 +155,6 @@ impl Keyspace {
         }
         let keys = gone.iter().filter(|(.., expired)| *expired == Expired::Key).count();
         self.commit_expired(&mut tx, &mut gone)?;
-        self.env.settled();
         Ok(keys)
     }
 
@@ -183,9 +182,13 @@ impl Keyspace {
     fn commit_expired(&self, tx: &mut Transaction<'_>, gone: &mut Vec<(usize, &Bytes, Expired)>) -> Result<(), Error> {
         let gone = std::mem::take(gone);
         tx.commit()?;
+        if gone.is_empty() {
+            return Ok(());
+        }
         if let Some(observer) = self.env.observer.get() {
             gone.into_iter().for_each(|(db, key, expired)| observer.expired(db, key, expired));
         }
+        self.env.settled();
         Ok(())
     }
 }
