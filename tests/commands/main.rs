@@ -11,6 +11,7 @@ mod geo;
 mod glob;
 mod hyperloglog;
 mod keys;
+mod list;
 mod random;
 mod scan;
 mod string;
