@@ -5,7 +5,7 @@
 //! committed: when that fails, every reply that may rest on the group's writes becomes the error.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within,
-    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
+    blocking::{End, ROLE_CHANGED, Retried, Session, Wait},
     error::lossy,
 };
 use crate::{
@@ -41,7 +41,7 @@ pub enum Outcome {
     /// Runs this one on the blocking pool with [`Pipeline::run_alone`], then goes on.
     Pool(PoolCall),
     /// Parks the session until this one is served.
-    Block(Arc<Waiter>),
+    Block(Wait),
     /// Writes the replies and ends.
     Close,
 }
@@ -403,13 +403,14 @@ impl<'a> Pipeline<'a> {
             }
             Suspend::Until(block) => {
                 let blocked = &self.server.events.blocked;
-                let waiter = blocked.enter(self.client, command.spec, block, args);
+                let entered = blocked.enter(self.client, command.spec, block, args);
+                let wait = Wait::new(&self.server.events, entered);
                 // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
                 if !may_write(self.server, self.client, command.spec, args) {
-                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                    blocked.end(&wait, End::Error(ROLE_CHANGED));
                 }
                 self.commit();
-                Outcome::Block(waiter)
+                Outcome::Block(wait)
             }
             Suspend::Conflict(_) => {
                 self.error("ERR the command touched a key that it did not name");

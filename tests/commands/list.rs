@@ -258,7 +258,6 @@ fn forms_that_wait_when_they_need_not() {
         BRPOPLPUSH b b 0
         BLPOP a x
         BLPOP a -1
-        BLPOP a inf
         BLPOP a nan
         BLPOP a ""
         BRPOP a -0.5
@@ -352,7 +351,11 @@ fn command(rng: &mut StdRng) -> Vec<Vec<u8>> {
         "I" => rng.random_range(-12..12).to_string(),
         word => word.to_string(),
     };
-    let template = TEMPLATES.choose(rng).expect("a template");
+    let mut template = TEMPLATES.choose(rng).expect("a template");
+    // Each that waits in vain takes a redis-server up to a tenth of a second.
+    if template.starts_with('B') && rng.random_range(0..10) > 0 {
+        template = &"RPUSH K V";
+    }
     template.split(' ').map(|part| word(part, rng).into_bytes()).collect()
 }
 
