@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::blocking::End;
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers};
-use crate::net::{ClientFilter, ClientKind, Closing};
+use crate::net::{ClientFilter, ClientKind, Closing, Replies};
 
 const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
 const ADMIN: Flags = PLAIN.and(Flags::ADMIN);
@@ -61,6 +61,24 @@ pub static CLIENT: &[Spec] = &[
         summary: "Exempts the connection from eviction.",
         usage: "ON|OFF",
         handler: no_evict,
+        ..BASE
+    },
+    Spec {
+        name: "no-touch",
+        arity: 3,
+        since: "7.2.0",
+        summary: "Keeps reads from counting as accesses. They do not count: when a key was accessed is not kept.",
+        usage: "ON|OFF",
+        handler: no_touch,
+        ..BASE
+    },
+    Spec {
+        name: "reply",
+        arity: 3,
+        since: "3.2.0",
+        summary: "Stops the replies to the connection, all or the next one, or sends them again.",
+        usage: "ON|OFF|SKIP",
+        handler: reply,
         ..BASE
     },
     Spec {
@@ -145,6 +163,30 @@ fn printable(text: &[u8]) -> Option<String> {
 fn no_evict(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let on = yes_or_no(&args[2], "on", "off")?;
     ctx.client.set_no_evict(on);
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn no_touch(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    yes_or_no(&args[2], "on", "off")?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// What is silenced here is taken back by the dispatcher.
+fn reply(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let is = |word: &str| args[2].eq_ignore_ascii_case(word.as_bytes());
+    if is("on") {
+        ctx.client.set_replies(Replies::On);
+    } else if is("off") {
+        ctx.client.set_replies(Replies::Off);
+    } else if is("skip") {
+        if ctx.client.replies() != Replies::Off {
+            ctx.client.set_replies(Replies::SkipNext);
+        }
+    } else {
+        return Err(CommandError::Syntax);
+    }
     ctx.reply.ok();
     Ok(())
 }

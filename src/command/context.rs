@@ -151,6 +151,12 @@ impl<'k> Ctx<'_, 'k> {
         if elements <= MAX_INLINE || self.on_pool { Ok(()) } else { Err(Suspend::OnPool.into()) }
     }
 
+    /// Elements that a command which cannot tell before may go through where it runs. When they turn out to be more, and nothing is
+    /// changed yet, [`Ctx::heavy`] sends it to the blocking pool.
+    pub fn budget(&self) -> u64 {
+        if self.on_pool { u64::MAX } else { MAX_INLINE }
+    }
+
     /// Whether the command may wait: not in EXEC and scripts.
     pub fn may_block(&self) -> bool {
         self.within == Within::Nothing && !self.client.denies_blocking()

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within,
+    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
     blocking::{End, ROLE_CHANGED, Retried, Session, Wait},
     error::lossy,
 };
@@ -23,6 +23,7 @@ use crate::{
         Client, Reply,
         resp::{Limits, ProtocolError},
     },
+    observe::latency,
     pubsub::EventClass,
     server::Server,
 };
@@ -137,6 +138,8 @@ struct Calls {
     nanos: u64,
     /// Duration of the last call, if it wrote.
     last_write: Option<Duration>,
+    /// The last call's command and duration, until it is counted for LATENCY.
+    unnoted: Option<(u32, Duration)>,
 }
 
 impl Calls {
@@ -151,6 +154,7 @@ impl<'a> Pipeline<'a> {
     /// Opens a transaction for what follows.
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
+        reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
         Pipeline {
             server,
             client,
@@ -362,7 +366,10 @@ impl<'a> Pipeline<'a> {
             on_pool: self.on_pool,
             waited: self.retry != Retry::No,
         };
-        let result = (command.spec.handler)(&mut ctx, args);
+        let mut result = (command.spec.handler)(&mut ctx, args);
+        if self.reply.take_overflow() && result.is_ok() {
+            result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
+        }
         if let Err(error) = &result {
             self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
@@ -375,13 +382,18 @@ impl<'a> Pipeline<'a> {
             self.error(&error.to_string());
             command.stats.failed.fetch_add(1, Relaxed);
         }
-        if self.tx.pending() {
+        let pending = self.tx.pending();
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        } else if pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
         self.calls.calls += 1;
         self.calls.add(passed);
+        self.note_unnoted();
         self.calls.last_write = command.spec.flags.has(Flags::WRITE).then_some(passed);
+        self.calls.unnoted = Some((command.index, passed));
         if self.is_slow(passed) {
             self.calls.last_write = None;
             self.log_slow(command, args, passed);
@@ -461,6 +473,7 @@ impl<'a> Pipeline<'a> {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
         }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
@@ -491,6 +504,7 @@ impl<'a> Pipeline<'a> {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
             if let Err(error) = durable {
                 self.fail_from(0, error);
             }
@@ -524,6 +538,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
+        let start = self.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
@@ -531,6 +546,9 @@ impl<'a> Pipeline<'a> {
             multi.refuse();
         }
         self.error(&error.to_string());
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        }
         Outcome::Next
     }
 
@@ -548,10 +566,26 @@ impl<'a> Pipeline<'a> {
     }
 
     fn flush_calls(&mut self) {
+        self.note_unnoted();
         let calls = std::mem::take(&mut self.calls);
         if let Some(command) = calls.command.and_then(|index| self.server.commands.get(index)) {
             command.stats.calls.fetch_add(calls.calls, Relaxed);
             command.stats.usec.fetch_add(calls.usec + calls.nanos.div_ceil(1000), Relaxed);
+        }
+    }
+
+    /// Counts the time of the last command for LATENCY, now that its share of commits is known.
+    fn note_unnoted(&mut self) {
+        let Some((index, passed)) = self.calls.unnoted.take() else { return };
+        let Some(command) = self.server.commands.get(index) else { return };
+        let config = &self.server.config;
+        if config.latency_tracking() {
+            command.stats.times.add(passed);
+        }
+        let threshold = config.latency_monitor_threshold();
+        if !threshold.is_zero() && passed >= threshold {
+            let event = if command.spec.flags.has(Flags::FAST) { latency::FAST_COMMAND } else { latency::COMMAND };
+            self.server.latency.record(event, self.clock.now() / 1000, passed);
         }
     }
 
@@ -590,7 +624,7 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if !may_write(server, client, spec, args) {
         return Err(CommandError::Static("READONLY You can't write against a read only replica."));
     }
-    Ok(())
+    admission::refusal(server, spec.flags).map_or(Ok(()), Err)
 }
 
 /// Whether the command does not write, or this node takes its writes from clients.

@@ -1,12 +1,18 @@
 //! Commands on keys of any type, by name; SCAN, KEYS and RANDOMKEY, which name none, are in `scan`.
 
+mod dump;
 pub(super) mod expire;
-mod object;
+mod migrate;
+pub(super) mod object;
+mod transfer;
+pub(super) mod values;
+
+pub use object::encoding_of;
 
 use bytes::Bytes;
 
-use super::{CommandError, Ctx, Flags, Group, KeyRef, Keys, Spec, numbers};
-use crate::keyspace::{Entry, Kind};
+use super::{CommandError, Ctx, Flags, Group, Keys, Spec};
+use crate::pubsub::EventClass;
 
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE;
@@ -18,12 +24,12 @@ pub static KEYS: &[Spec] = &[
         name: "copy",
         arity: -3,
         flags: WRITE.and(Flags::DENYOOM),
-        keys: Keys::Find(keys_of_copy),
+        keys: Keys::Find(transfer::keys_of_copy),
         since: "6.2.0",
         complexity: "O(N), N being the size of the value.",
         summary: "Copies a value to another key or database, its expiry too.",
         usage: "source destination [DB destination-db] [REPLACE]",
-        handler: copy,
+        handler: transfer::copy,
         ..BASE
     },
     Spec {
@@ -35,6 +41,18 @@ pub static KEYS: &[Spec] = &[
         summary: "Deletes keys.",
         usage: "key [key ...]",
         handler: del,
+        ..BASE
+    },
+    Spec {
+        name: "dump",
+        arity: 2,
+        flags: Flags::READONLY,
+        keys: Keys::ONE,
+        since: "2.6.0",
+        complexity: "O(N), N being the size of the value.",
+        summary: "Answers a value as bytes that RESTORE reads.",
+        usage: "key",
+        handler: dump::dump,
         ..BASE
     },
     Spec {
@@ -78,6 +96,30 @@ pub static KEYS: &[Spec] = &[
         summary: "Answers the unix time, in seconds, at which a key expires.",
         usage: "key",
         handler: expire::expiretime,
+        ..BASE
+    },
+    Spec {
+        name: "migrate",
+        arity: -6,
+        flags: WRITE.and(Flags::BLOCKING_POOL).and(Flags::MOVABLE_KEYS).and(Flags::DANGEROUS),
+        keys: Keys::Find(migrate::keys_of_migrate),
+        since: "2.6.0",
+        complexity: "O(N), N being the size of the values.",
+        summary: "Moves or copies keys to another server.",
+        usage: "host port key | \"\" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username password] \
+                [KEYS key [key ...]]",
+        handler: migrate::migrate,
+        ..BASE
+    },
+    Spec {
+        name: "move",
+        arity: 3,
+        flags: WRITE_FAST,
+        keys: Keys::Find(transfer::keys_of_move),
+        complexity: "O(N), N being the size of the value.",
+        summary: "Gives a value to the same key of another database, provided that nothing is there.",
+        usage: "key db",
+        handler: transfer::move_key,
         ..BASE
     },
     Spec::container(
@@ -149,7 +191,7 @@ pub static KEYS: &[Spec] = &[
         keys: Keys::TWO,
         summary: "Gives a value another key, replacing what was there.",
         usage: "key newkey",
-        handler: rename,
+        handler: transfer::rename,
         ..BASE
     },
     Spec {
@@ -159,7 +201,31 @@ pub static KEYS: &[Spec] = &[
         keys: Keys::TWO,
         summary: "Gives a value another key, provided that nothing is there.",
         usage: "key newkey",
-        handler: renamenx,
+        handler: transfer::renamenx,
+        ..BASE
+    },
+    Spec {
+        name: "restore",
+        arity: -4,
+        flags: WRITE.and(Flags::DENYOOM),
+        keys: Keys::ONE,
+        since: "2.6.0",
+        complexity: "O(N), N being the size of the value.",
+        summary: "Makes a key of what DUMP answered.",
+        usage: "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        handler: dump::restore,
+        ..BASE
+    },
+    Spec {
+        name: "restore-asking",
+        arity: -4,
+        flags: WRITE.and(Flags::DENYOOM),
+        keys: Keys::ONE,
+        since: "3.0.0",
+        complexity: "O(N), N being the size of the value.",
+        summary: "RESTORE, as nodes of a Redis Cluster call it.",
+        usage: "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        handler: dump::restore,
         ..BASE
     },
     Spec {
@@ -230,6 +296,7 @@ fn del(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     for key in &args[1..] {
         if ctx.peek(key)?.is_some() {
             ctx.tx.del(db, key, ctx.now)?;
+            ctx.notify(EventClass::Generic, "del", key);
             deleted += 1;
         }
     }
@@ -252,119 +319,4 @@ fn type_name(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> 
     let name = ctx.read(&args[1])?.map_or("none", |entry| entry.kind.name());
     ctx.reply.simple(name);
     Ok(())
-}
-
-/// RENAME key newkey
-fn rename(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let (key, new) = (&args[1], &args[2]);
-    let entry = ctx.peek(key)?.ok_or(CommandError::NoSuchKey)?;
-    if key != new {
-        move_entry(ctx, key, new, entry)?;
-    }
-    ctx.reply.ok();
-    Ok(())
-}
-
-/// RENAMENX key newkey
-fn renamenx(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let (key, new) = (&args[1], &args[2]);
-    let entry = ctx.peek(key)?.ok_or(CommandError::NoSuchKey)?;
-    let free = ctx.peek(new)?.is_none();
-    if free {
-        move_entry(ctx, key, new, entry)?;
-    }
-    ctx.reply.int(i64::from(free));
-    Ok(())
-}
-
-fn move_entry(ctx: &mut Ctx<'_, '_>, key: &Bytes, new: &Bytes, entry: Entry) -> Result<(), CommandError> {
-    let db = ctx.db();
-    put(ctx, db, new, entry)?;
-    ctx.tx.del(db, key, ctx.now)?;
-    Ok(())
-}
-
-/// Makes `entry` the value of `key`, expiry included.
-fn put(ctx: &mut Ctx<'_, '_>, db: usize, key: &Bytes, entry: Entry) -> Result<(), CommandError> {
-    match entry.kind {
-        Kind::String => Ok(ctx.tx.set(db, key, entry.value, entry.expire_at, ctx.now)?),
-        // Nothing writes the other kinds yet: such an entry was made by a later version.
-        kind => Err(CommandError::Text(format!("ERR this server cannot copy a {}", kind.name()))),
-    }
-}
-
-/// The options of COPY.
-#[derive(Default)]
-struct CopyOptions {
-    /// The database to copy to, if it is named.
-    db: Option<usize>,
-    replace: bool,
-}
-
-impl CopyOptions {
-    fn parse(args: &[Bytes], databases: usize) -> Result<CopyOptions, CommandError> {
-        let mut options = CopyOptions::default();
-        let mut args = args.iter();
-        while let Some(arg) = args.next() {
-            if arg.eq_ignore_ascii_case(b"replace") {
-                options.replace = true;
-            } else if arg.eq_ignore_ascii_case(b"db") {
-                let db = numbers::integer_32(args.next().ok_or(CommandError::Syntax)?)?;
-                let db = usize::try_from(db).ok().filter(|db| *db < databases);
-                options.db = Some(db.ok_or(CommandError::Static("ERR DB index is out of range"))?);
-            } else {
-                return Err(CommandError::Syntax);
-            }
-        }
-        Ok(options)
-    }
-}
-
-/// The keys of COPY: the second lies in the database that the request names, if it names one. Of
-/// a request that COPY will refuse nothing needs to be locked.
-fn keys_of_copy(db: usize, args: &[Bytes], found: &mut Vec<KeyRef>) {
-    if let [_, source, destination, options @ ..] = args
-        && let Ok(options) = CopyOptions::parse(options, usize::MAX)
-    {
-        found.push(KeyRef { db, key: source.clone() });
-        found.push(KeyRef { db: options.db.unwrap_or(db), key: destination.clone() });
-    }
-}
-
-/// COPY source destination [DB destination-db] [REPLACE]
-fn copy(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    let (source, destination) = (&args[1], &args[2]);
-    let options = CopyOptions::parse(&args[3..], ctx.server.keyspace.databases())?;
-    let target = options.db.unwrap_or(ctx.db());
-    if target == ctx.db() && source == destination {
-        return Err(CommandError::Static("ERR source and destination objects are the same"));
-    }
-    let copied = match ctx.read(source)? {
-        Some(entry) if options.replace || ctx.tx.get(target, destination, ctx.now)?.is_none() => {
-            put(ctx, target, destination, entry)?;
-            true
-        }
-        _ => false,
-    };
-    ctx.reply.int(i64::from(copied));
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_of_a_copy_to_another_database() {
-        let find = |text: &str| {
-            let args: Vec<Bytes> = text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
-            let mut found = Vec::new();
-            keys_of_copy(3, &args, &mut found);
-            found.iter().map(|key| (key.db, key.key.to_vec())).collect::<Vec<_>>()
-        };
-        assert_eq!(find("copy a b"), [(3, b"a".to_vec()), (3, b"b".to_vec())]);
-        assert_eq!(find("copy a b replace db 5"), [(3, b"a".to_vec()), (5, b"b".to_vec())]);
-        assert_eq!(find("copy a b db"), []);
-        assert_eq!(find("copy a b db -1"), []);
-    }
 }

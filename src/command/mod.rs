@@ -5,33 +5,45 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
+pub mod admission;
 mod bitmap;
 pub mod blocking;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
 mod debug;
 mod dispatch;
+mod elements;
 mod error;
 pub mod float;
 pub mod geo;
 pub mod glob;
+mod hash;
 mod help;
 mod hyperloglog;
 mod introspection;
+mod key_flags;
 mod keys;
+mod latency;
 mod list;
+mod memory;
+
 pub mod numbers;
 mod persistence;
 mod replication;
 mod scan;
 mod server;
+mod set;
 mod slowlog;
+mod sort;
 mod spec;
 mod string;
 mod table;
 mod transactions;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -47,13 +59,21 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
+    memory::MEMORY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    hash::HASH,
+    set::SET,
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
     list::LIST,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    sort::SORT,
+    zset::ZSET,
 ];

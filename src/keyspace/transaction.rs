@@ -398,10 +398,15 @@ impl<'k> Transaction<'k> {
         let entry = self.get(db, key, now)?;
         let len = entry.as_ref().map_or(0, |entry| entry.value.len() as u64);
         if entry.is_none_or(|entry| !entry.has_elements()) && end(len) > blob::WHOLE_MAX {
-            let version = self.keyspace.env.next_version(now);
-            self.apply(db, Effect::Chunk { key: key.clone(), version }, now)?;
+            self.chunk(db, key, now)?;
         }
         Ok(())
+    }
+
+    /// The string, or a missing one, stands in chunks from now on.
+    pub fn chunk(&mut self, db: usize, key: &Bytes, now: u64) -> Result<(), Error> {
+        let version = self.keyspace.env.next_version(now);
+        self.apply(db, Effect::Chunk { key: key.clone(), version }, now).map(drop)
     }
 
     /// Adds to the string, or makes it. Keeps the expiry.

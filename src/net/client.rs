@@ -55,6 +55,7 @@ pub struct ClientInfo {
     query_free: AtomicUsize,
     reply_capacity: AtomicUsize,
     reply_len: AtomicUsize,
+    reply_peak: AtomicUsize,
     net_in: AtomicU64,
     net_out: AtomicU64,
     commands: AtomicU64,
@@ -96,6 +97,7 @@ impl ClientInfo {
             query_free: AtomicUsize::new(0),
             reply_capacity: AtomicUsize::new(0),
             reply_len: AtomicUsize::new(0),
+            reply_peak: AtomicUsize::new(0),
             net_in: AtomicU64::new(0),
             net_out: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -204,6 +206,7 @@ impl ClientInfo {
     pub(super) fn replies(&self, len: usize, capacity: usize) {
         self.reply_len.store(len, Relaxed);
         self.reply_capacity.store(capacity, Relaxed);
+        self.reply_peak.fetch_max(capacity, Relaxed);
     }
 
     pub(super) fn written(&self, bytes: usize) {
@@ -230,8 +233,9 @@ impl ClientInfo {
         let _ = write!(
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
-             qbuf={query} qbuf-free={query_free} rbs={reply_capacity} omem={reply_len} tot-mem={} \
-             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+             qbuf={query} qbuf-free={query_free} argv-mem=0 multi-mem=0 rbs={reply_capacity} rbp={} obl={reply_len} \
+             oll=0 omem={reply_len} tot-mem={} events={} cmd={command} user=default redir=-1 resp={} lib-name={} \
+             lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.addr,
             self.laddr,
@@ -241,7 +245,9 @@ impl ClientInfo {
             self.idle().as_secs(),
             self.flags(),
             load(&self.db),
+            load(&self.reply_peak),
             query + query_free + reply_capacity + size_of::<Self>(),
+            if reply_len > 0 { "rw" } else { "r" },
             self.proto.load(Relaxed),
             names.lib_name,
             names.lib_ver,
@@ -272,12 +278,27 @@ impl Tally {
     }
 }
 
+/// Which replies a client is sent (CLIENT REPLY).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// Not that of the command that is running, nor the next one's.
+    SkipNext,
+    /// Not that of the command that is running.
+    Skip,
+}
+
 /// The state of one connection that commands read and change. Owned by the connection.
 pub struct Client {
     info: Arc<ClientInfo>,
     db: usize,
     authenticated: bool,
     closing: bool,
+    replies: Replies,
     /// Counts not yet added to the server's.
     pub tally: Tally,
     /// The commands queued since MULTI.
@@ -295,6 +316,7 @@ impl Client {
             db: 0,
             authenticated,
             closing: false,
+            replies: Replies::On,
             tally: Tally::default(),
             multi: None,
             watched: Watched::default(),
@@ -351,6 +373,27 @@ impl Client {
     /// Exempts it from eviction.
     pub fn set_no_evict(&mut self, on: bool) {
         self.info.no_evict.store(on, Relaxed);
+    }
+
+    /// Chooses which replies it is sent.
+    pub fn set_replies(&mut self, replies: Replies) {
+        self.replies = replies;
+    }
+
+    /// Which replies it is sent.
+    pub fn replies(&self) -> Replies {
+        self.replies
+    }
+
+    /// Whether it is sent the reply of the command that just ended. To be asked once a command.
+    pub fn wants_reply(&mut self) -> bool {
+        let wants = self.replies == Replies::On;
+        self.replies = match self.replies {
+            Replies::SkipNext => Replies::Skip,
+            Replies::Skip => Replies::On,
+            unchanged => unchanged,
+        };
+        wants
     }
 
     /// Ends the connection after this command: what is encoded is written, what the client sent after it is dropped.

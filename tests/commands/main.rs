@@ -14,4 +14,5 @@ mod keys;
 mod list;
 mod random;
 mod scan;
+mod server;
 mod string;

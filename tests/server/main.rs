@@ -9,5 +9,6 @@ mod blocking;
 mod daemon;
 mod data;
 mod durability;
+mod latency;
 mod protocol;
 mod refused;

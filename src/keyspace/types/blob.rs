@@ -89,7 +89,7 @@ impl Blob {
 }
 
 /// Calls `f` with start and bytes of the chunks that touch the range, until it returns false.
-fn each(
+pub fn each(
     state: &mut dyn Read,
     handle: &Handle,
     from: u64,
