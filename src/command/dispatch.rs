@@ -282,8 +282,11 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed && !self.lock(command, args) {
-            return self.refuse(Some(command), &CommandError::Busy);
+        while keyed && !self.lock(command, args) {
+            // That a script does not end is no reason to end a wait.
+            if self.retry == Retry::No {
+                return self.refuse(Some(command), &CommandError::Busy);
+            }
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
