@@ -171,6 +171,36 @@ fn keys_that_come_from_elsewhere() {
     assert_eq!(blocked(&node), 1);
     conn.run("RPUSH l 3");
     assert_eq!(waiters[1].read(), pair("l", "3"));
+
+    for (element, command) in [
+        ("4", "RENAME source l"),
+        ("5", "COPY source l"),
+        ("6", "SORT source STORE l"),
+        ("7", "MOVE l 0"),
+        ("8", "RESTORE l 0"),
+    ] {
+        let mut waiters = waiting(&node, &["BLPOP l 0"]);
+        match command {
+            "MOVE l 0" => {
+                conn.select(3);
+                conn.run("DEL l");
+                conn.run("RPUSH l 7");
+                conn.run(command);
+                conn.select(0);
+            }
+            "RESTORE l 0" => {
+                conn.run("RPUSH dumped 8");
+                let payload = conn.run("DUMP dumped");
+                conn.call(&[b"RESTORE".as_slice(), b"l", b"0", payload.bytes()]).expect_ok();
+            }
+            _ => {
+                conn.run("DEL source");
+                conn.call(&["RPUSH", "source", element]);
+                conn.run(command);
+            }
+        }
+        assert_eq!(waiters[0].read(), pair("l", element), "{command}");
+    }
 }
 
 #[test]
