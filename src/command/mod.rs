@@ -19,6 +19,7 @@ mod dispatch;
 mod elements;
 mod error;
 pub mod float;
+mod functions;
 pub mod geo;
 pub mod glob;
 mod hash;
@@ -30,11 +31,11 @@ mod keys;
 mod latency;
 mod list;
 mod memory;
-
 pub mod numbers;
 mod persistence;
 mod replication;
 mod scan;
+mod scripting;
 mod server;
 mod set;
 mod slowlog;
@@ -73,6 +74,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     list::LIST,
     transactions::TRANSACTIONS,
+    scripting::SCRIPTING,
+    functions::FUNCTIONS,
     scan::SCAN,
     sort::SORT,
     zset::ZSET,

@@ -39,6 +39,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// All families, which are flushed together.
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
+const LIBRARIES_KEY: &[u8] = b"libraries";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +94,12 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates the engine of an empty slot that contains the log up to `applied`. Durable when it returns.
-    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied) -> Result<Engine, Error> {
+    /// Creates the engine of a slot that holds these libraries and no key, and contains the log up to `applied`. Durable when it returns.
+    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, libraries: &[u8]) -> Result<Engine, Error> {
         let engine = Engine::open_db(path, shared, true)?;
-        engine.write(engine.batch(), applied)?;
+        let mut batch = engine.batch();
+        engine.stage_libraries(&mut batch, libraries)?;
+        engine.write(batch, applied)?;
         engine.flush()?;
         Ok(engine)
     }
@@ -160,6 +163,22 @@ impl Engine {
     fn bad_entry(&self, key: &[u8]) -> Error {
         let what = format!("malformed entry of key \"{}\"", key.escape_ascii());
         Error::Malformed { path: self.path.clone(), what }
+    }
+
+    /// The libraries of functions that the slot keeps for the node; empty = none.
+    pub fn libraries(&self) -> Result<Bytes, Error> {
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, LIBRARIES_KEY).map_err(Error::rocksdb(&self.path))?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)).unwrap_or_default())
+    }
+
+    /// Adds the new libraries to a batch.
+    pub fn stage_libraries(&self, batch: &mut Batch, libraries: &[u8]) -> Result<(), Error> {
+        let system = self.family(SYSTEM)?;
+        match libraries {
+            [] => batch.delete(system, LIBRARIES_KEY),
+            _ => batch.put_raw(system, LIBRARIES_KEY, libraries),
+        }
+        Ok(())
     }
 
     /// The value of an element.
@@ -373,7 +392,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = Arc::new(Shared::new(EngineOptions::default()));
         let path = dir.path().join("engine");
-        let engine = Engine::create(&path, &shared, applied(0)).unwrap();
+        let engine = Engine::create(&path, &shared, applied(0), b"").unwrap();
         let put = |engine: &Engine, index: u64| {
             let mut batch = engine.batch();
             let entry = Entry::string(Bytes::from(index.to_string()), None);

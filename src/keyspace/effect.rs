@@ -61,9 +61,18 @@ pub enum Effect {
         key: Bytes,
         version: u64,
     },
+    /// `FUNCTIONS payload`: these are the node's libraries of functions now; empty = none. In the first slot of database 0, and no part of
+    /// that database: FLUSHDB leaves them.
+    Libraries {
+        payload: Bytes,
+    },
     /// `FLUSHDB`: the slot is empty now. Always a record of its own.
     Flush,
 }
+
+/// The key in whose place the libraries of functions are locked, and whose slot holds them: its hash slot is 0, so that it is the first
+/// slot of a database however many there are. A key of this name is a key like any other.
+pub static LIBRARIES_KEY: Bytes = Bytes::from_static(b"libraries{06S}");
 
 /// A slot's state as commands read it, through the changes not yet written.
 pub trait Read {
@@ -84,6 +93,7 @@ pub trait Read {
 pub trait State: Read {
     fn put(&mut self, key: Bytes, entry: Option<Entry>);
     fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>);
+    fn put_libraries(&mut self, payload: Bytes);
 }
 
 impl Effect {
@@ -102,6 +112,7 @@ impl Effect {
             | Effect::List(key, _)
             | Effect::Members(key, _)
             | Effect::Zset(key, _) => Some(key),
+            Effect::Libraries { .. } => Some(&LIBRARIES_KEY),
             Effect::Flush => None,
         }
     }
@@ -129,6 +140,7 @@ impl Effect {
             Effect::List(key, change) => change.encode(key, body),
             Effect::Members(key, change) => change.encode(key, body),
             Effect::Zset(key, change) => change.encode(key, body),
+            Effect::Libraries { payload } => put_effect(body, &[b"FUNCTIONS", payload]),
             Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
         }
     }
@@ -158,6 +170,7 @@ impl Effect {
                 Ok(Effect::Create { key: own(key), kind, version: number(args, version)? })
             }
             [b"CHUNK", key, version] => Ok(Effect::Chunk { key: own(key), version: number(args, version)? }),
+            [b"FUNCTIONS", payload] => Ok(Effect::Libraries { payload: own(payload) }),
             [b"FLUSHDB"] => Ok(Effect::Flush),
             [name, key, rest @ ..] => {
                 let rest = rest.iter().map(|arg| own(arg)).collect();
@@ -214,6 +227,7 @@ impl Effect {
             Effect::List(key, change) => return change.apply(&mut open(state, key, Kind::List, now)?, state),
             Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
             Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
+            Effect::Libraries { payload } => state.put_libraries(payload.clone()),
             Effect::Flush => {}
         }
         Ok(changed)
@@ -303,6 +317,7 @@ pub mod test_state {
                 None => self.1.remove(&(space, key)),
             };
         }
+        fn put_libraries(&mut self, _: Bytes) {}
         fn put(&mut self, key: Bytes, entry: Option<Entry>) {
             match entry {
                 Some(entry) => self.0.insert(key, entry),
@@ -362,6 +377,7 @@ mod tests {
             (bytes(), bytes()).prop_map(|(key, suffix)| Effect::Append { key, suffix }),
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
+            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::Error;
 use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
@@ -63,7 +65,9 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-            let engine = self.create_engine(current, Applied { position: end, time: c.time })?;
+            // No part of the database.
+            let libraries = store.engine.libraries()?;
+            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &libraries)?;
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
@@ -79,13 +83,15 @@ impl Slot {
         Ok(())
     }
 
-    /// FLUSHDB found in the log at recovery, where the engine has no readers yet.
-    pub(super) fn recover_flush(&self, applied: Applied) -> Result<Arc<Store>, Error> {
+    /// FLUSHDB found in the log at recovery, where the engine has no readers yet. `libraries`: those that it is to hold, if they are not the
+    /// engine's.
+    pub(super) fn recover_flush(&self, applied: Applied, libraries: Option<Bytes>) -> Result<Arc<Store>, Error> {
         let Some(store) = self.store.load_full() else {
             return Err(Error::BadEffect("flush of a slot without a store".into()));
         };
         let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-        let engine = self.create_engine(current, applied)?;
+        let libraries = libraries.map_or_else(|| store.engine.libraries(), Ok)?;
+        let engine = self.create_engine(current, applied, &libraries)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
         self.store.store(Some(new.clone()));
@@ -99,10 +105,10 @@ impl Slot {
         }
     }
 
-    fn create_engine(&self, current: Current, applied: Applied) -> Result<Engine, Error> {
+    fn create_engine(&self, current: Current, applied: Applied, libraries: &[u8]) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
         crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
-        Ok(Engine::create(&dir, &self.env.engine, applied)?)
+        Ok(Engine::create(&dir, &self.env.engine, applied, libraries)?)
     }
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
@@ -120,6 +126,7 @@ impl Slot {
         let current = self.layout.unused()?;
         let (engine, log_dir, writer) =
             self.build(current, received, applied).inspect_err(|_| self.discard(current))?;
+        let libraries = engine.libraries()?;
         let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
 
         let all = all_locked();
@@ -128,6 +135,9 @@ impl Slot {
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
         self.replaced();
+        if self.holds_libraries() {
+            self.libraries_changed(&libraries);
+        }
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.env.versions_up_to(applied.time);
         self.sync.store(Some(writer.sync_handle()));
@@ -160,7 +170,7 @@ impl Slot {
                 }
                 engine
             }
-            None => self.create_engine(current, applied)?,
+            None => self.create_engine(current, applied, &[])?,
         };
         let log_dir = self.layout.log_dir(current.log);
         let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;

@@ -39,7 +39,7 @@ use slot::{Maintenance, SlotEnv};
 use store::Layout;
 
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
-pub use effect::{Effect, Read, State};
+pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
 pub use observer::KeyObserver;
@@ -264,6 +264,14 @@ impl Keyspace {
     /// Sets who is told of every change, once.
     pub fn set_observer(&self, observer: Arc<dyn KeyObserver>) {
         self.env.observer.get_or_init(|| observer);
+    }
+
+    /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
+    pub fn libraries(&self) -> Result<Bytes, Error> {
+        match &*self.slot(0, &LIBRARIES_KEY).store() {
+            Some(store) => Ok(store.engine.libraries()?),
+            None => Ok(Bytes::new()),
+        }
     }
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.

@@ -215,8 +215,9 @@ impl<'s> Replay<'s> {
         let effects = effects_of(&Bytes::copy_from_slice(record.body))?;
         let applied = Applied { position: record.end, time: self.applied.time.max(record.time) };
         if effects.as_slice() == [Effect::Flush] {
+            let libraries = self.overlay.libraries().cloned();
             self.overlay.clear();
-            self.store = self.overlay.slot().recover_flush(applied)?;
+            self.store = self.overlay.slot().recover_flush(applied, libraries)?;
         } else {
             for effect in &effects {
                 effect.apply(&mut self.overlay, record.time)?;

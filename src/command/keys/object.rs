@@ -93,14 +93,17 @@ fn inspect(
 /// OBJECT ENCODING key
 fn encoding(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     inspect(ctx, args, |ctx, entry| {
-        let (thresholds, now) = (thresholds(ctx), ctx.now);
-        let encoding = match Handle::of(&args[2], entry) {
-            Some(handle) => collection_encoding(&mut ctx.reader(&args[2]), &handle, now, &thresholds)?,
-            None => encoding_of(entry),
-        };
+        let encoding = encoding_at(ctx, &args[2], entry)?;
         ctx.reply.bulk(encoding.as_bytes());
         Ok(())
     })
+}
+
+/// Redis's name for the encoding that it would give to the value at `key`, a key of the connection's database.
+pub fn encoding_at(ctx: &mut Ctx<'_, '_>, key: &Bytes, entry: &Entry) -> Result<&'static str, CommandError> {
+    let Some(handle) = Handle::of(key, entry) else { return Ok(encoding_of(entry)) };
+    let (thresholds, now) = (thresholds(ctx), ctx.now);
+    Ok(collection_encoding(&mut ctx.reader(key), &handle, now, &thresholds)?)
 }
 
 /// Up to where Redis would call values small, by the settings of now.
@@ -179,7 +182,7 @@ fn is_intset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) ->
 }
 
 /// Redis's name for the encoding it gives such a value when it is set.
-pub fn encoding_of(entry: &Entry) -> &'static str {
+fn encoding_of(entry: &Entry) -> &'static str {
     match entry.kind {
         Kind::String if numbers::parse_i64(&entry.value).is_some() => "int",
         Kind::String if entry.value.len() <= EMBEDDED_STRING => "embstr",

@@ -188,7 +188,9 @@ impl Request {
                 let score = number_or_zero(input.weight * score);
                 match found.get_mut(member) {
                     Some(known) => *known = self.aggregate.join(*known, score),
-                    None => drop(found.insert(Bytes::copy_from_slice(member), score)),
+                    None => {
+                        found.insert(Bytes::copy_from_slice(member), score);
+                    }
                 }
             })?;
         }
