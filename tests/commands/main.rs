@@ -13,6 +13,7 @@ mod hash;
 mod hash_fields;
 mod hyperloglog;
 mod keys;
+mod list;
 mod pika;
 mod random;
 mod random_elements;
