@@ -123,6 +123,9 @@ fn a_call_takes_as_many_arguments_as_lua_does() {
     }
     let code = "local a = {} for i = 1, 7999 do a[i] = 'x' end return redis.call('count', unpack(a))";
     assert_eq!(eval(code), "-ERR user_script:1: too many results to unpack at user_script:1.\r\n");
+    // A short range far from 1 is not gone through number by number.
+    let code = "return select('#', unpack({}, -2147483648, -2147483646))";
+    assert_eq!(eval(code), ":3\r\n");
 }
 
 #[test]
