@@ -13,5 +13,6 @@ mod hyperloglog;
 mod keys;
 mod random;
 mod scan;
+mod scripting;
 mod server;
 mod string;

@@ -11,3 +11,4 @@ mod durability;
 mod latency;
 mod protocol;
 mod refused;
+mod scripting;
