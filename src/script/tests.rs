@@ -537,6 +537,22 @@ fn the_loading_api_ends_with_the_load() {
 }
 
 #[test]
+fn libraries_that_go_leave_the_others_as_they_are() {
+    let (engine, mut libraries) = (Engine::default(), Libraries::default());
+    let library =
+        |name: &str| format!("#!lua name={name}\nredis.register_function('{name}', function() return '{name}' end)");
+    for name in ["a", "b", "c", "d"] {
+        load(&mut libraries, &engine, &library(name), false).unwrap();
+    }
+    libraries.delete(b"a").unwrap();
+    libraries.delete(b"c").unwrap();
+    load(&mut libraries, &engine, &library("e"), false).unwrap();
+    for name in ["b", "d", "e"] {
+        assert_eq!(call(&libraries, &engine, name), format!("$1\r\n{name}\r\n"));
+    }
+}
+
+#[test]
 fn dumps_are_restored() {
     let (engine, mut libraries) = (Engine::default(), Libraries::default());
     let library = |lib: &str, f: &str| {

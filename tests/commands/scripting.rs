@@ -37,7 +37,6 @@ fn scripts() {
         EVAL "return redis.call('reset')" 0
         EVAL "return redis.call('save')" 0
         EVAL "return redis.call('shutdown')" 0
-        EVAL "return redis.call('slowlog', 'get')" 0
         EVAL "return redis.call('monitor')" 0
         EVAL "return redis.call('blpop', 'nothing', 0)" 0
         EVAL "return redis.call('ping')" 0
@@ -154,7 +153,6 @@ fn the_cache_of_scripts() {
         SCRIPT FLUSH nonsense
         SCRIPT FLUSH SYNC SYNC
         SCRIPT KILL
-        SCRIPT DEBUG nonsense
         SCRIPT nonsense
         SCRIPT
         FUNCTION KILL
@@ -203,9 +201,9 @@ fn functions() {
         FCALL get 1 x
         FUNCTION LIST LIBRARYNAME ro
         FUNCTION DELETE one
+        FUNCTION DUMP
         FUNCTION DELETE one
         FCALL f 0
-        FUNCTION DUMP
         FUNCTION RESTORE nonsense
         FUNCTION RESTORE nonsense nonsense
         FUNCTION RESTORE nonsense FLUSH x
