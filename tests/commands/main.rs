@@ -18,6 +18,7 @@ mod pika;
 mod random;
 mod random_elements;
 mod scan;
+mod scripting;
 mod server;
 mod set;
 mod string;
