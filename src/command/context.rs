@@ -44,6 +44,8 @@ pub struct Ctx<'a, 'k> {
     pub within: Within,
     /// Whether it runs on the blocking pool, where it may take long.
     pub on_pool: bool,
+    /// Whether it has waited, and is tried again.
+    pub retried: bool,
 }
 
 impl<'k> Ctx<'_, 'k> {
@@ -138,6 +140,11 @@ impl<'k> Ctx<'_, 'k> {
     /// pool.
     pub fn heavy(&self, elements: u64) -> Result<(), CommandError> {
         if elements <= MAX_INLINE || self.on_pool { Ok(()) } else { Err(Suspend::OnPool.into()) }
+    }
+
+    /// How many elements a command that cannot tell beforehand may go through until it must ask [`Ctx::heavy`], with one more.
+    pub fn inline_room(&self) -> u64 {
+        if self.on_pool { u64::MAX } else { MAX_INLINE }
     }
 
     /// To be returned by a command that finds nothing to serve and is to wait. Where it cannot wait (in EXEC and scripts) it is answered as if its time had

@@ -342,6 +342,7 @@ impl<'a> Pipeline<'a> {
             now: self.clock.now(),
             within: Within::Nothing,
             on_pool: self.on_pool,
+            retried: self.retry != Retry::No,
         };
         let result = (command.spec.handler)(&mut ctx, args);
         if let Err(error) = &result {

@@ -28,6 +28,7 @@ mod scan;
 mod server;
 mod slowlog;
 mod spec;
+mod stream;
 mod string;
 mod table;
 mod transactions;
@@ -48,6 +49,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     slowlog::SLOWLOG,
     replication::REPLICATION,
     persistence::PERSISTENCE,
+    stream::STREAM,
     string::STRING,
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,

@@ -29,7 +29,7 @@ mod encoding;
 mod error;
 mod intset;
 mod layout;
-mod listpack;
+pub mod listpack;
 mod lzf;
 mod reader;
 mod score;
