@@ -8,6 +8,7 @@
 //! - [`pubsub`]: channels and keyspace notifications
 //! - [`net`]: listener, connections, the RESP codec, the client registry
 //! - [`command`]: the command table and one file a family of commands
+//! - [`script`]: Lua scripts and functions: the sandbox, its libraries, the registry of functions
 //! - [`observe`]: INFO, counters, the slow log
 //! - [`replication`]: roles, the per-slot state machine, MetaSync, DBSync, TrySync, BinlogSync
 //! - [`snapshot`]: checkpoints of slots, the file service that ships them, the client that fetches them
@@ -36,5 +37,6 @@ pub mod observe;
 pub mod pubsub;
 pub mod rdb;
 pub mod replication;
+pub mod script;
 pub mod server;
 pub mod snapshot;

@@ -19,6 +19,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The hidden flag that tells the process it is the daemon that another one launched.
 const DETACHED: &str = "--detached";
 
+/// Stack of a worker thread, in bytes: Lua scripts may nest calls and values deep.
+const STACK_SIZE: usize = 8 << 20;
+
 const EXAMPLES: &str = "\
 Examples:
   A server with the defaults (port 9221, data in ./data), and a client:
@@ -136,8 +139,12 @@ fn serve(args: &Serve) -> Outcome {
         0 => std::thread::available_parallelism()?.get(),
         threads => threads,
     };
-    let runtime =
-        runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("worker").enable_all().build()?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("worker")
+        .thread_stack_size(STACK_SIZE)
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(run(config, &logging, detached));
     // The server has stopped by itself; a command still on the blocking pool has nobody to answer.
     runtime.shutdown_background();

@@ -267,8 +267,8 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed {
-            self.lock(command, args);
+        if keyed && !self.lock(command, args) {
+            return self.refuse(Some(command), &CommandError::Busy);
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -287,10 +287,10 @@ impl<'a> Pipeline<'a> {
         self.commit();
         let mut plan = self.plan(command, args);
         let outcome = loop {
-            let waited = {
-                self.tx.lock_plan(&mut plan);
-                self.clock.lap()
-            };
+            if self.tx.lock_plan(&mut plan) == Locked::Busy {
+                return self.refuse(Some(command), &CommandError::Busy);
+            }
+            let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
             let result = self.call(command, args, waited);
             if let Err(CommandError::Suspend(suspend)) = &result {
@@ -392,31 +392,37 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise.
-    fn lock(&mut self, command: &Command, args: &[Bytes]) {
+    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise. False when they cannot be had
+    /// at all, because a script that does not end holds them.
+    fn lock(&mut self, command: &Command, args: &[Bytes]) -> bool {
         let exclusive = command.spec.flags.has(Flags::WRITE);
         let db = self.client.db();
         match command.spec.keys {
-            Keys::None => {}
+            Keys::None => true,
             Keys::Range { first, last, step } => {
                 let positions = Keys::range(first, last, step, args.len());
-                self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive);
+                self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive)
             }
             Keys::Find(find) => {
                 let mut found = std::mem::take(&mut self.scratch.keys);
                 find(db, args, &mut found);
                 // A database that is not there is the handler's to refuse.
                 found.retain(|found| found.db < self.server.keyspace.databases());
-                self.lock_keys(found.iter().map(|found| (found.db, &*found.key)), exclusive);
+                let locked = self.lock_keys(found.iter().map(|found| (found.db, &*found.key)), exclusive);
                 found.clear();
                 self.scratch.keys = found;
+                locked
             }
         }
     }
 
-    fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) {
-        while self.tx.lock(keys.clone(), exclusive) == Locked::CommitFirst {
-            self.commit();
+    fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) -> bool {
+        loop {
+            match self.tx.lock(keys.clone(), exclusive) {
+                Locked::Yes => return true,
+                Locked::Busy => return false,
+                Locked::CommitFirst => self.commit(),
+            }
         }
     }
 

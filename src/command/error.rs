@@ -39,6 +39,9 @@ pub enum CommandError {
         /// The container's name in upper case.
         container: &'static str,
     },
+    /// A script that does not end holds the keys.
+    #[error("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.")]
+    Busy,
     /// Not an answer: the command is to run otherwise or later.
     #[error("ERR the command cannot wait here")]
     Suspend(Box<Suspend>),
@@ -81,6 +84,7 @@ impl CommandError {
 fn code(error: &keyspace::Error) -> &'static str {
     match error {
         keyspace::Error::ReadOnly { .. } => "MISCONF",
+        keyspace::Error::Busy => "BUSY",
         _ => "ERR",
     }
 }

@@ -21,6 +21,9 @@ pub enum Error {
     /// A folder or file is not what it should be.
     #[error("{path}: {why}")]
     Damaged { path: PathBuf, why: String },
+    /// Keys are held by a command that does not end.
+    #[error("a script holds the keys")]
+    Busy,
     /// A record that this build cannot apply.
     #[error("record not understood: {0}")]
     BadEffect(String),

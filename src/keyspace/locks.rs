@@ -8,17 +8,27 @@
 //! stripes of earlier commands tries, and on failure commits and lets go first.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Stripes of the table: enough that two of a few hundred running commands rarely meet.
 const STRIPES: usize = 4096;
+
+/// How long a command waits for a stripe before it tells the runtime that its thread waits, so that other clients are served meanwhile.
+const SHORT_WAIT: Duration = Duration::from_millis(2);
+/// How often a command that waits longer looks whether it should.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The table. One a node.
 pub struct KeyLocks {
     stripes: Box<[RwLock<()>]>,
     hasher: FixedState,
+    /// Commands that hold stripes for longer than others are expected to wait: scripts that do not end.
+    overtime: AtomicUsize,
 }
 
 /// A held stripe; released when dropped.
@@ -35,7 +45,11 @@ pub(super) struct AllStripes<'k> {
 
 impl Default for KeyLocks {
     fn default() -> Self {
-        KeyLocks { stripes: (0..STRIPES).map(|_| RwLock::new(())).collect(), hasher: FixedState::default() }
+        KeyLocks {
+            stripes: (0..STRIPES).map(|_| RwLock::new(())).collect(),
+            hasher: FixedState::default(),
+            overtime: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -50,6 +64,40 @@ impl KeyLocks {
         if exclusive { StripeGuard::Exclusive(lock.write()) } else { StripeGuard::Shared(lock.read()) }
     }
 
+    /// [`KeyLocks::lock`] for a client's command, which may have to wait for another's: `None` when that is not to be expected to end soon.
+    pub(super) fn lock_patiently(&self, stripe: usize, exclusive: bool) -> Option<StripeGuard<'_>> {
+        self.lock_within(stripe, exclusive, SHORT_WAIT).or_else(|| {
+            while_waiting(|| {
+                loop {
+                    if let Some(guard) = self.lock_within(stripe, exclusive, PATIENCE) {
+                        return Some(guard);
+                    }
+                    if self.overtime.load(Ordering::Relaxed) > 0 {
+                        return None;
+                    }
+                }
+            })
+        })
+    }
+
+    fn lock_within(&self, stripe: usize, exclusive: bool, limit: Duration) -> Option<StripeGuard<'_>> {
+        let lock = &self.stripes[stripe];
+        if exclusive {
+            lock.try_write_for(limit).map(StripeGuard::Exclusive)
+        } else {
+            lock.try_read_for(limit).map(StripeGuard::Shared)
+        }
+    }
+
+    /// Somebody holds stripes for too long (`true`), or does no more.
+    pub(super) fn set_overtime(&self, begins: bool) {
+        if begins {
+            self.overtime.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.overtime.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn try_lock(&self, stripe: usize, exclusive: bool) -> Option<StripeGuard<'_>> {
         let lock = &self.stripes[stripe];
         if exclusive { lock.try_write().map(StripeGuard::Exclusive) } else { lock.try_read().map(StripeGuard::Shared) }
@@ -59,4 +107,22 @@ impl KeyLocks {
     pub(super) fn lock_all(&self) -> AllStripes<'_> {
         AllStripes { _guards: self.stripes.iter().map(|s| s.write()).collect() }
     }
+
+    /// [`KeyLocks::lock_all`] for a client's command, as [`KeyLocks::lock_patiently`].
+    pub(super) fn lock_all_patiently(&self) -> Option<AllStripes<'_>> {
+        let mut guards = Vec::with_capacity(self.stripes.len());
+        for stripe in 0..self.stripes.len() {
+            match self.lock_patiently(stripe, true)? {
+                StripeGuard::Exclusive(guard) => guards.push(guard),
+                StripeGuard::Shared(_) => return None,
+            }
+        }
+        Some(AllStripes { _guards: guards })
+    }
+}
+
+/// Runs something that waits, and lets the tasks that its thread would run be run by others.
+fn while_waiting<T>(f: impl FnOnce() -> T) -> T {
+    let workers = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if workers { tokio::task::block_in_place(f) } else { f() }
 }

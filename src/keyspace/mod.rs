@@ -230,14 +230,6 @@ impl Keyspace {
         self.env.unflushed_total.load(Ordering::Relaxed)
     }
 
-    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash.
-    pub fn flush_db(&self, db: Option<usize>, now: u64) -> Result<(), Error> {
-        let slots = self.slots_of(db);
-        let maintenance = Maintenance::of(slots.iter().copied());
-        let _all = self.locks.lock_all();
-        Slot::flush_data(&slots, &maintenance, now)
-    }
-
     /// The slots of a database, or of all (`None`), in order.
     fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
         let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
@@ -247,6 +239,11 @@ impl Keyspace {
     /// The maintenance locks of all slots.
     fn maintenance(&self) -> Maintenance<'_> {
         Maintenance::of(self.all_slots().map(Arc::as_ref))
+    }
+
+    /// A command holds keys for longer than others are expected to wait (`true`), or does no more: who waits for keys meanwhile is told so.
+    pub fn set_overtime(&self, begins: bool) {
+        self.locks.set_overtime(begins);
     }
 
     /// Sets who is told of every change, once.

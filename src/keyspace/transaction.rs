@@ -26,6 +26,8 @@ pub enum Locked {
     Yes,
     /// Commit first, then lock again: the keys cannot be had while earlier writes are pending.
     CommitFirst,
+    /// The keys are held by a command that does not end: nothing is locked.
+    Busy,
 }
 
 /// Keys that a command needs which turns out to need more while it runs: a script, a MULTI, a SORT by keys. It runs with the keys
@@ -212,7 +214,15 @@ impl<'k> Transaction<'k> {
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
-            self.held.extend(self.stripes.iter().map(|&s| (s, locks.lock(s, exclusive))));
+            for &stripe in &self.stripes {
+                match locks.lock_patiently(stripe, exclusive) {
+                    Some(guard) => self.held.push((stripe, guard)),
+                    None => {
+                        self.held.clear();
+                        return Locked::Busy;
+                    }
+                }
+            }
             return Locked::Yes;
         }
         let before = self.held.len();
@@ -233,8 +243,8 @@ impl<'k> Transaction<'k> {
     }
 
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
-    /// pending. May wait for other clients' commands.
-    pub fn lock_plan(&mut self, plan: &mut LockPlan) {
+    /// pending. May wait for other clients' commands; [`Locked::Busy`] if in vain.
+    pub fn lock_plan(&mut self, plan: &mut LockPlan) -> Locked {
         self.end_command();
         self.held.clear();
         self.all = None;
@@ -242,12 +252,22 @@ impl<'k> Transaction<'k> {
         if plan.everything {
             // Maintenance locks come before key locks.
             let maintenance = self.keyspace.maintenance();
-            self.all = Some(Everything { _stripes: self.keyspace.locks.lock_all(), maintenance });
-            return;
+            let Some(stripes) = self.keyspace.locks.lock_all_patiently() else { return Locked::Busy };
+            self.all = Some(Everything { _stripes: stripes, maintenance });
+            return Locked::Yes;
         }
         plan.stripes.sort_unstable();
         let locks = &self.keyspace.locks;
-        self.held.extend(plan.stripes.iter().map(|&(stripe, exclusive)| (stripe, locks.lock(stripe, exclusive))));
+        for &(stripe, exclusive) in &plan.stripes {
+            match locks.lock_patiently(stripe, exclusive) {
+                Some(guard) => self.held.push((stripe, guard)),
+                None => {
+                    self.held.clear();
+                    return Locked::Busy;
+                }
+            }
+        }
+        Locked::Yes
     }
 
     /// Makes sure that a key is held by a command that began with [`Transaction::lock_plan`]. Never waits.
@@ -427,7 +447,8 @@ impl<'k> Transaction<'k> {
         self.release();
     }
 
-    /// Empties a database, or all (`None`). Nothing may be pending, unless everything is held: then that is committed first.
+    /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash. Nothing may be pending,
+    /// unless everything is held: then that is committed first.
     pub fn flush_db(&mut self, db: Option<usize>, now: u64) -> Result<(), Error> {
         if self.all.is_some() {
             self.commit_parts()?;
@@ -435,7 +456,11 @@ impl<'k> Transaction<'k> {
         let slots = self.keyspace.slots_of(db);
         match &self.all {
             Some(all) => Slot::flush_data(&slots, &all.maintenance, now),
-            None => self.keyspace.flush_db(db, now),
+            None => {
+                let maintenance = Maintenance::of(slots.iter().copied());
+                let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
+                Slot::flush_data(&slots, &maintenance, now)
+            }
         }?;
         Ok(())
     }

@@ -23,6 +23,18 @@ pub fn shipped_conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/haypile.conf")
 }
 
+/// The library that shifts a program's clock, compiled into `dir` unless it is there.
+fn clock_shift_library(dir: &Path) -> PathBuf {
+    let library = dir.join("clock_shift.so");
+    if !library.exists() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/clock_shift.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source);
+        assert!(cc.status().expect("a C compiler").success(), "the clock library compiles");
+    }
+    library
+}
+
 /// A new folder under the system's temporary folder.
 pub fn temp_dir() -> TempDir {
     let mut dir = tempfile::Builder::new().prefix("haypile-test-").tempdir().expect("a temporary folder");
@@ -35,6 +47,7 @@ pub fn temp_dir() -> TempDir {
 pub struct NodeOptions {
     settings: Vec<(String, String)>,
     conf: Option<String>,
+    clock_shift: i64,
 }
 
 impl NodeOptions {
@@ -51,6 +64,12 @@ impl NodeOptions {
     /// Uses this text as the conf file instead of a copy of the repository's.
     pub fn conf(mut self, text: &str) -> NodeOptions {
         self.conf = Some(text.into());
+        self
+    }
+
+    /// Lets the node's wall clock be so many seconds ahead.
+    pub fn clock_shift(mut self, seconds: i64) -> NodeOptions {
+        self.clock_shift = seconds;
         self
     }
 
@@ -140,6 +159,10 @@ impl Node {
         let mut command = Command::new(HAYPILE);
         command.arg(self.conf_path());
         command.args(["--port", &self.port().to_string(), "--dir"]).arg(self.data_dir());
+        if self.options.clock_shift != 0 {
+            command.env("LD_PRELOAD", clock_shift_library(self.dir()));
+            command.env("CLOCK_SHIFT_SECONDS", self.options.clock_shift.to_string());
+        }
         for (key, value) in &self.options.settings {
             command.args(["--set", &format!("{key}={value}")]);
         }

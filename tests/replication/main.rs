@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod all_commands;
 mod failover;
 mod full_sync;
 mod info;
