@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within,
+    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
     blocking::{Session, Waiter},
     error::lossy,
 };
@@ -23,6 +23,7 @@ use crate::{
         Client, Reply,
         resp::{Limits, ProtocolError},
     },
+    observe::latency,
     pubsub::EventClass,
     server::Server,
 };
@@ -135,6 +136,8 @@ struct Calls {
     nanos: u64,
     /// Duration of the last call, if it wrote.
     last_write: Option<Duration>,
+    /// The last call's command and duration, until it is counted for LATENCY.
+    unnoted: Option<(u32, Duration)>,
 }
 
 impl Calls {
@@ -360,7 +363,9 @@ impl<'a> Pipeline<'a> {
         let passed = waited + self.clock.lap();
         self.calls.calls += 1;
         self.calls.add(passed);
+        self.note_unnoted();
         self.calls.last_write = command.spec.flags.has(Flags::WRITE).then_some(passed);
+        self.calls.unnoted = Some((command.index, passed));
         if self.is_slow(passed) {
             self.calls.last_write = None;
             self.log_slow(command, args, passed);
@@ -434,6 +439,7 @@ impl<'a> Pipeline<'a> {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
         }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
@@ -463,6 +469,7 @@ impl<'a> Pipeline<'a> {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
             if let Err(error) = durable {
                 self.fail_from(0, error);
             }
@@ -520,10 +527,26 @@ impl<'a> Pipeline<'a> {
     }
 
     fn flush_calls(&mut self) {
+        self.note_unnoted();
         let calls = std::mem::take(&mut self.calls);
         if let Some(command) = calls.command.and_then(|index| self.server.commands.get(index)) {
             command.stats.calls.fetch_add(calls.calls, Relaxed);
             command.stats.usec.fetch_add(calls.usec + calls.nanos.div_ceil(1000), Relaxed);
+        }
+    }
+
+    /// Counts the time of the last command for LATENCY, now that its share of commits is known.
+    fn note_unnoted(&mut self) {
+        let Some((index, passed)) = self.calls.unnoted.take() else { return };
+        let Some(command) = self.server.commands.get(index) else { return };
+        let config = &self.server.config;
+        if config.latency_tracking() {
+            command.stats.times.add(passed);
+        }
+        let threshold = config.latency_monitor_threshold();
+        if !threshold.is_zero() && passed >= threshold {
+            let event = if command.spec.flags.has(Flags::FAST) { latency::FAST_COMMAND } else { latency::COMMAND };
+            self.server.latency.record(event, self.clock.now() / 1000, passed);
         }
     }
 
@@ -562,7 +585,7 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !may_write_apart(server, client, spec, args) {
         return Err(CommandError::Static("READONLY You can't write against a read only replica."));
     }
-    Ok(())
+    admission::refusal(server, spec.flags).map_or(Ok(()), Err)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were

@@ -134,7 +134,7 @@ fn simple_set(reply: &mut Reply, words: &[&str]) {
 }
 
 /// ACL categories, which follow from flags and chapter.
-fn categories(spec: &Spec) -> Vec<&'static str> {
+pub fn categories(spec: &Spec) -> Vec<&'static str> {
     let flags = spec.flags;
     let on_data = flags.has(Flags::WRITE) || flags.has(Flags::READONLY);
     let dangerous = flags.has(Flags::DANGEROUS) || flags.has(Flags::ADMIN);

@@ -1,7 +1,9 @@
 //! Commands on keys of any type, by name; SCAN, KEYS and RANDOMKEY, which name none, are in `scan`.
 
 pub(super) mod expire;
-mod object;
+pub(super) mod object;
+
+pub use object::encoding_of;
 
 use bytes::Bytes;
 

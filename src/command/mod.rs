@@ -5,27 +5,34 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
+pub mod admission;
 mod bitmap;
 pub mod blocking;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
 mod debug;
 mod dispatch;
+mod elements;
 mod error;
 pub mod float;
 pub mod geo;
 pub mod glob;
+mod hash;
 mod help;
 mod hyperloglog;
 mod introspection;
 mod keys;
+mod latency;
 pub mod numbers;
 mod persistence;
 mod replication;
 mod scan;
 mod server;
+mod set;
 mod slowlog;
 mod spec;
 mod stream;
@@ -47,10 +54,15 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     stream::STREAM,
     string::STRING,
+    hash::HASH,
+    set::SET,
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,

@@ -102,7 +102,7 @@ impl Database {
 }
 
 /// The hash slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it, mod 16384, as in Redis Cluster.
-fn hash_slot(key: &[u8]) -> usize {
+pub fn hash_slot(key: &[u8]) -> usize {
     let tagged = memchr::memchr(b'{', key).and_then(|open| {
         let rest = &key[open + 1..];
         memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])
@@ -312,6 +312,14 @@ impl Keyspace {
             std::thread::sleep(generations::RETIRE_POLL);
         }
         closed && self.env.retiring.load(Ordering::Acquire) == 0
+    }
+
+    /// Flushes everything to the engines' files and forgets what is cached of them, so that what is read next comes from there.
+    pub fn reread(&self) -> Result<(), Error> {
+        self.flush_all_engines()?;
+        let _all = self.locks.lock_all();
+        self.all_slots().for_each(|slot| self.env.cache.renew(&slot.cache_id));
+        Ok(())
     }
 
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.

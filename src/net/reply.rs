@@ -156,6 +156,16 @@ impl Reply {
         if self.proto >= 3 { self.line(b',', text) } else { self.bulk(text.as_bytes()) }
     }
 
+    /// The header of `len` attributes of the reply that follows them; RESP3 only.
+    pub fn attribute(&mut self, len: usize) {
+        self.header(b'|', len as i64);
+    }
+
+    /// A whole number of any size, as its decimal digits; in RESP2 a bulk string.
+    pub fn big_number(&mut self, digits: &str) {
+        if self.proto >= 3 { self.line(b'(', digits) } else { self.bulk(digits.as_bytes()) }
+    }
+
     /// A boolean; in RESP2 1 or 0.
     pub fn bool(&mut self, value: bool) {
         match (self.proto >= 3, value) {

@@ -52,6 +52,7 @@ const SECTIONS: &[Section] = &[
     },
     Section { name: "cpu", title: "CPU", default: true, write: cpu_section },
     Section { name: "commandstats", title: "Commandstats", default: false, write: commandstats_section },
+    Section { name: "latencystats", title: "Latencystats", default: false, write: latencystats_section },
     Section { name: "errorstats", title: "Errorstats", default: true, write: errorstats_section },
     Section { name: "cluster", title: "Cluster", default: true, write: |_, out| out.field("cluster_enabled", 0) },
     Section { name: "keyspace", title: "Keyspace", default: true, write: keyspace_section },
@@ -145,6 +146,8 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     if let Some(total) = total_memory() {
         out.bytes("total_system_memory", total);
     }
+    out.bytes("maxmemory", server.config.maxmemory());
+    out.field("maxmemory_policy", server.config.maxmemory_policy());
     let version = tikv_jemalloc_ctl::version::read().ok();
     out.known(
         "mem_allocator",
@@ -198,6 +201,17 @@ fn commandstats_section(server: &Server, out: &mut Fields<'_>) {
                     "calls={calls},usec={usec},usec_per_call={each:.2},rejected_calls={rejected},failed_calls={failed}"
                 ),
             );
+        }
+    }
+}
+
+fn latencystats_section(server: &Server, out: &mut Fields<'_>) {
+    let percentiles = server.config.latency_tracking_info_percentiles();
+    for Command { full_name, stats, .. } in server.commands.all() {
+        if let Some(times) = stats.times.distribution() {
+            let shown: Vec<String> =
+                percentiles.iter().map(|percent| format!("p{percent}={:.3}", times.percentile(*percent))).collect();
+            out.field(&format!("latency_percentiles_usec_{full_name}"), shown.join(","));
         }
     }
 }

@@ -103,6 +103,18 @@ impl Bgsave {
         }
     }
 
+    /// Waits for the save that runs, if one does; the error line of one that failed. May take long.
+    pub fn wait(&self) -> Result<(), String> {
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|t| t.join().is_err()) {
+            return Err("ERR the thread of the save panicked".into());
+        }
+        match &self.shared.state.lock().last {
+            Some(Outcome { result: Err(e), .. }) => Err(format!("ERR {e}")),
+            _ => Ok(()),
+        }
+    }
+
     /// Unix time, in seconds, of the last save that succeeded; before the first, of the server's start.
     pub fn last_save(&self) -> u64 {
         self.shared.state.lock().last_save
@@ -123,6 +135,7 @@ impl Bgsave {
                 out.push_str(part);
             }
         };
+        field("loading", "0");
         field("rdb_bgsave_in_progress", if state.running_since.is_some() { "1" } else { "0" });
         field("rdb_last_save_time", &state.last_save.to_string());
         field("rdb_last_bgsave_status", if failed { "err" } else { "ok" });
