@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::blocking::End;
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers};
 use crate::net::{ClientFilter, ClientKind, Closing};
 
@@ -78,6 +79,17 @@ pub static CLIENT: &[Spec] = &[
         summary: "Names the connection.",
         usage: "connection-name",
         handler: setname,
+        ..BASE
+    },
+    Spec {
+        name: "unblock",
+        arity: -3,
+        flags: ADMIN,
+        since: "5.0.0",
+        complexity: "O(1)",
+        summary: "Ends the wait of another connection's blocking command.",
+        usage: "client-id [TIMEOUT|ERROR]",
+        handler: unblock,
         ..BASE
     },
     Spec::help(Group::Connection, "5.0.0"),
@@ -178,6 +190,24 @@ fn client_kind(name: &[u8]) -> Result<ClientKind, CommandError> {
     ClientKind::parse(name).ok_or_else(|| CommandError::Text(format!("ERR Unknown client type '{}'", lossy(name, 128))))
 }
 
+/// CLIENT UNBLOCK client-id [TIMEOUT | ERROR]
+fn unblock(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let end = match &args[3..] {
+        [] => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"timeout") => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"error") => End::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+        [_] => return Err(CommandError::Static("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => {
+            let container = "CLIENT";
+            return Err(CommandError::SubcommandForm { subcommand: lossy(&args[1], 128), container });
+        }
+    };
+    let id = numbers::integer(&args[2])?;
+    let ended = u64::try_from(id).is_ok_and(|id| ctx.server.events.blocked.end_of_client(id, end));
+    ctx.reply.int(i64::from(ended));
+    Ok(())
+}
+
 fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let by_address = args.len() == 3;
     let filter = match args {
@@ -190,7 +220,9 @@ fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         if client.id == ctx.client.id() {
             ctx.client.close()
         } else {
-            client.close(Closing::Kill)
+            client.close(Closing::Kill);
+            // At once: what comes from now on is not for it any more.
+            ctx.server.events.blocked.end_of_client(client.id, End::Gone);
         }
         killed += 1;
     }

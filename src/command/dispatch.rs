@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
-    blocking::{Session, Waiter},
+    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
     error::lossy,
 };
 use crate::{
@@ -82,6 +82,8 @@ pub struct Pipeline<'a> {
     after: Vec<After>,
     on_pool: bool,
     retry: Retry,
+    /// Whether it has changed keys that others wait for, and left them to its caller.
+    woke: bool,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     /// Whether something was committed whose durability the replies have to wait for.
@@ -161,6 +163,7 @@ impl<'a> Pipeline<'a> {
             after: Vec::new(),
             on_pool: false,
             retry: Retry::No,
+            woke: false,
             open: 0,
             awaits_sync: false,
             clock: Clock::start(&server.keyspace),
@@ -239,22 +242,30 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Runs a waiting command again, by whatever thread. False when it goes on waiting.
-    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> bool {
-        let Session { client, reply, scratch } = session;
+    /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
+    /// yet is left in the session.
+    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
+        let Session { client, reply, scratch, undurable } = session;
         let mut pipeline = Pipeline::begin(server, client, reply, scratch);
         // Where it runs now it must not be put off once more.
         pipeline.on_pool = true;
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
-            match check(server, pipeline.client, command, args) {
-                Ok(()) => drop(pipeline.execute(command, args)),
-                Err(error) => drop(pipeline.refuse(Some(command), &error)),
+            // What else is checked was when it began to wait.
+            if may_write(server, pipeline.client, command.spec, args) {
+                pipeline.execute(command, args);
+            } else {
+                pipeline.error(ROLE_CHANGED);
+                command.stats.failed.fetch_add(1, Relaxed);
             }
         }
-        let served = pipeline.retry != Retry::InVain;
+        pipeline.commit();
+        let retried = Retried { served: pipeline.retry != Retry::InVain, woke: pipeline.woke };
+        if std::mem::take(&mut pipeline.awaits_sync) {
+            *undurable = pipeline.tx.take_undurable();
+        }
         pipeline.finish(args);
-        served
+        retried
     }
 
     /// Replies to a request that is no RESP; the connection ends after it.
@@ -278,8 +289,13 @@ impl<'a> Pipeline<'a> {
         let result = self.call(command, args, waited);
         let outcome = self.conclude(command, args, result);
         let (bytes, commands) = self.tx.size();
-        if self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS) {
+        let full = self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
+        // Who waits for what was written is served before the next command runs.
+        if full || self.tx.is_awaited() {
             self.commit();
+        }
+        if command.spec.flags.has(Flags::WRITE.and(Flags::ALL_KEYS)) && self.retry == Retry::No {
+            self.server.events.blocked.serve(self.server);
         }
         outcome
     }
@@ -296,7 +312,9 @@ impl<'a> Pipeline<'a> {
             let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
             let result = self.call(command, args, waited);
-            if let Err(CommandError::Suspend(suspend)) = &result {
+            if let Err(CommandError::Suspend(suspend)) = &result
+                && !matches!(**suspend, Suspend::Until(_))
+            {
                 // Nothing has happened: whoever takes it up finds what it began with.
                 self.tx.abort();
                 self.after.clear();
@@ -335,7 +353,7 @@ impl<'a> Pipeline<'a> {
     fn call(&mut self, command: &'a Command, args: &[Bytes], waited: Duration) -> Result<(), CommandError> {
         self.count_from(command.index);
         self.client.begin_command(command.index);
-        let start = self.reply.len();
+        let (start, events) = (self.reply.len(), self.after.len());
         let mut ctx = Ctx {
             server: self.server,
             client: &mut *self.client,
@@ -345,12 +363,15 @@ impl<'a> Pipeline<'a> {
             now: self.clock.now(),
             within: Within::Nothing,
             on_pool: self.on_pool,
-            retried: self.retry != Retry::No,
+            waited: self.retry != Retry::No,
         };
         let result = (command.spec.handler)(&mut ctx, args);
         if let Err(error) = &result {
             self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
+                // It counts when it comes to its end.
+                self.after.truncate(events);
+                self.client.tally.commands -= 1;
                 self.clock.lap();
                 return result;
             }
@@ -386,7 +407,12 @@ impl<'a> Pipeline<'a> {
                 Outcome::Next
             }
             Suspend::Until(block) => {
-                let waiter = self.server.events.blocked.enter(self.client.db(), block, args);
+                let blocked = &self.server.events.blocked;
+                let waiter = blocked.enter(self.client, command.spec, block, args);
+                // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
+                if !may_write(self.server, self.client, command.spec, args) {
+                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                }
                 self.commit();
                 Outcome::Block(waiter)
             }
@@ -433,7 +459,7 @@ impl<'a> Pipeline<'a> {
 
     /// Commits the open group. When that fails its replies become the error.
     fn commit(&mut self) {
-        let wrote = self.tx.pending();
+        let (wrote, awaited) = (self.tx.pending(), self.tx.take_awaited());
         let committed = self.tx.commit();
         if wrote {
             let passed = self.clock.lap();
@@ -454,9 +480,10 @@ impl<'a> Pipeline<'a> {
             self.scratch.marks.clear();
         }
         self.open = self.scratch.marks.len();
-        // A command that is tried again is run by somebody who goes on to serve others.
-        if wrote && self.retry == Retry::No {
-            self.server.events.blocked.serve(self.server);
+        match self.retry {
+            Retry::No if awaited => self.server.events.blocked.serve(self.server),
+            // It is run by somebody who goes on to serve others.
+            _ => self.woke |= awaited,
         }
     }
 
@@ -582,10 +609,15 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if !open && !server.config.requirepass().is_empty() {
         return Err(CommandError::Static("NOAUTH Authentication required."));
     }
-    if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !may_write_apart(server, client, spec, args) {
+    if !may_write(server, client, spec, args) {
         return Err(CommandError::Static("READONLY You can't write against a read only replica."));
     }
     admission::refusal(server, spec.flags).map_or(Ok(()), Err)
+}
+
+/// Whether the command does not write, or this node takes its writes from clients.
+fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    !spec.flags.has(Flags::WRITE) || !server.replication.is_slave() || may_write_apart(server, client, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were

@@ -39,6 +39,7 @@ mod stream;
 mod string;
 mod table;
 mod transactions;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -68,4 +69,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     keys::KEYS,
     transactions::TRANSACTIONS,
     scan::SCAN,
+    zset::ZSET,
 ];

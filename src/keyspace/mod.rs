@@ -46,7 +46,7 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction};
+pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
@@ -234,6 +234,16 @@ impl Keyspace {
     fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
         let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
         chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
+    }
+
+    /// Waits until these writes are on stable storage. Blocks.
+    pub fn wait_durable(&self, writes: &Undurable) -> Result<(), Error> {
+        for &(db, slot, index) in &writes.0 {
+            if let Some(slot) = self.databases.get(db).and_then(|database| database.slots.get(slot)) {
+                slot.sync_to(index)?;
+            }
+        }
+        Ok(())
     }
 
     /// The maintenance locks of all slots.

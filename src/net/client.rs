@@ -62,18 +62,7 @@ pub struct ClientInfo {
     /// What others have sent to this client and its connection has not written yet.
     outbox: Mutex<Vec<u8>>,
     has_outbox: AtomicBool,
-    /// What CLIENT UNBLOCK has asked for.
-    unblock: AtomicU8,
     blocked: AtomicBool,
-}
-
-/// How CLIENT UNBLOCK ends a wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unblock {
-    /// As if its time had run out.
-    Timeout,
-    /// With an error.
-    Error,
 }
 
 /// The names that a client gave itself.
@@ -113,7 +102,6 @@ impl ClientInfo {
             names: Mutex::new(Names::default()),
             outbox: Mutex::default(),
             has_outbox: AtomicBool::new(false),
-            unblock: AtomicU8::new(0),
             blocked: AtomicBool::new(false),
         }
     }
@@ -153,7 +141,7 @@ impl ClientInfo {
     }
 
     /// Resolves when somebody wants something of the connection: its end ([`ClientInfo::closing`]), that it writes what was sent to it
-    /// ([`ClientInfo::take_outbox`]), the end of its wait ([`ClientInfo::take_unblock`]).
+    /// ([`ClientInfo::take_outbox`]).
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -184,27 +172,8 @@ impl ClientInfo {
         self.blocked.load(Acquire)
     }
 
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        self.unblock.store(0, Release);
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Release);
-    }
-
-    /// Asks the client's waiting command to end; false if none waits.
-    pub fn unblock(&self, how: Unblock) -> bool {
-        let waits = self.is_blocked();
-        if waits {
-            self.unblock.store(how as u8 + 1, Release);
-            self.wake.notify_one();
-        }
-        waits
-    }
-
-    pub(super) fn take_unblock(&self) -> Option<Unblock> {
-        match self.unblock.swap(0, Acquire) {
-            1 => Some(Unblock::Timeout),
-            2 => Some(Unblock::Error),
-            _ => None,
-        }
     }
 
     /// The names that the client gave itself.
@@ -242,6 +211,13 @@ impl ClientInfo {
         self.net_out.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Its flags in CLIENT LIST.
+    fn flags(&self) -> String {
+        let flags = [(self.is_blocked(), 'b'), (self.no_evict.load(Relaxed), 'e')];
+        let flags: String = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
+        if flags.is_empty() { "N".into() } else { flags }
+    }
+
     /// Its line in CLIENT LIST, without the line's end.
     pub fn line(&self, table: &Table) -> String {
         let load = |counter: &AtomicUsize| counter.load(Relaxed);
@@ -263,7 +239,7 @@ impl ClientInfo {
             names.name,
             self.age().as_secs(),
             self.idle().as_secs(),
-            if self.no_evict.load(Relaxed) { "e" } else { "N" },
+            self.flags(),
             load(&self.db),
             query + query_free + reply_capacity + size_of::<Self>(),
             self.proto.load(Relaxed),

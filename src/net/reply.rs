@@ -1,5 +1,7 @@
 //! Encoding of replies, RESP2 and RESP3. Hot path: appends to one buffer, nothing else.
 
+use crate::rdb::score;
+
 /// Replies of a connection, encoded and waiting to be written.
 pub struct Reply {
     out: Vec<u8>,
@@ -188,41 +190,14 @@ impl Reply {
     }
 }
 
-/// The shortest text that reads back as `number`, in the notation that Redis 7.2 and later use: plain
-/// digits while they stay short, `d.ddde±x` otherwise.
+/// A double as Redis 7.0 prints it, as C's `%.17g` does: 17 digits tell every two doubles apart, and 3.1 is `3.1000000000000001`.
 pub fn format_double(number: f64) -> String {
-    if number.is_nan() {
-        return "nan".into();
+    // Below this, whole numbers have at most 17 digits; the sign of a zero would be lost.
+    const MAX_WHOLE: f64 = 1e17;
+    if number.trunc() == number && number.abs() < MAX_WHOLE && !(number == 0.0 && number.is_sign_negative()) {
+        return itoa::Buffer::new().format(number as i64).to_owned();
     }
-    if number.is_infinite() {
-        return if number > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    if number == 0.0 {
-        return if number.is_sign_negative() { "-0" } else { "0" }.into();
-    }
-    // `{:e}` gives the shortest digits that round-trip, as `d.ddde-x`.
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    let count = digits.len() as i32;
-    // Power of ten of the last digit.
-    let last = exponent - (count - 1);
-    let sign = if number < 0.0 { "-" } else { "" };
-    if last >= 0 && exponent < count + 7 {
-        format!("{sign}{digits}{}", "0".repeat(last as usize))
-    } else if last < 0 && (last > -7 || exponent.abs() < 4) {
-        if exponent >= 0 {
-            let (whole, fraction) = digits.split_at((exponent + 1) as usize);
-            format!("{sign}{whole}.{fraction}")
-        } else {
-            format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize))
-        }
-    } else {
-        let (first, rest) = digits.split_at(1);
-        let point = if rest.is_empty() { "" } else { "." };
-        format!("{sign}{first}{point}{rest}e{}{}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-    }
+    score::general(number)
 }
 
 #[cfg(test)]
@@ -266,15 +241,23 @@ mod tests {
     fn doubles_as_redis_prints_them() {
         for (number, text) in [
             (0.0, "0"),
+            (-0.0, "-0"),
             (1.0, "1"),
             (-2.5, "-2.5"),
-            (3.1, "3.1"),
+            (3.1, "3.1000000000000001"),
             (0.1 + 0.2, "0.30000000000000004"),
             (1e7, "10000000"),
+            (99999999999999984.0, "99999999999999984"),
+            (1e17, "1e+17"),
+            (123456789012345678.0, "1.2345678901234568e+17"),
             (1e20, "1e+20"),
-            (1.5e300, "1.5e+300"),
+            (1.5e300, "1.5000000000000001e+300"),
+            // The 18th digit is a 5 and the last: a tie.
+            (1234567890123456.25, "1234567890123456.2"),
+            (1234567890123456.75, "1234567890123456.8"),
             (0.001, "0.001"),
             (1e-10, "1e-10"),
+            (1e-5, "1.0000000000000001e-05"),
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
         ] {

@@ -121,6 +121,8 @@ fn server_section(server: &Server, out: &mut Fields<'_>) {
 fn clients_section(server: &Server, out: &mut Fields<'_>) {
     out.field("connected_clients", server.clients.len());
     out.field("maxclients", server.config.maxclients());
+    out.field("blocked_clients", server.events.blocked.count());
+    out.field("total_blocking_keys", server.events.blocked.keys());
 }
 
 fn memory_section(server: &Server, out: &mut Fields<'_>) {

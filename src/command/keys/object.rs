@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
-use crate::keyspace::types::{Handle, hash, set};
+use crate::keyspace::types::{Handle, hash, set, zset};
 use crate::keyspace::{Entry, Error, Kind, Read};
 use crate::rdb::Thresholds;
 
@@ -110,6 +110,8 @@ pub fn thresholds(ctx: &Ctx<'_, '_>) -> Thresholds {
         hash_entries: config.hash_max_listpack_entries(),
         hash_value: config.hash_max_listpack_value(),
         intset_entries: config.set_max_intset_entries(),
+        zset_entries: config.zset_max_listpack_entries(),
+        zset_value: config.zset_max_listpack_value(),
         ..Thresholds::default()
     }
 }
@@ -133,6 +135,7 @@ pub fn collection_encoding(
         Kind::Set if is_intset(reader, handle, thresholds)? => Ok("intset"),
         Kind::Hash | Kind::Set => Ok("hashtable"),
         Kind::List => Ok("quicklist"),
+        Kind::Zset if is_small_zset(reader, handle, thresholds)? => Ok("listpack"),
         Kind::Zset => Ok("skiplist"),
         Kind::Stream => Ok("stream"),
         Kind::String => Ok("raw"),
@@ -145,6 +148,18 @@ fn is_small_hash(reader: &mut dyn Read, handle: &Handle, now: u64, thresholds: &
     if small {
         hash::each(reader, handle, now, &mut |name, field| {
             small = name.len().max(field.value.len()) <= thresholds.hash_value;
+            small
+        })?;
+    }
+    Ok(small)
+}
+
+/// Whether there are few members, and none of them long.
+fn is_small_zset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) -> Result<bool, Error> {
+    let mut small = handle.len() <= thresholds.zset_entries as u64;
+    if small {
+        zset::each(reader, handle, &mut |member, _| {
+            small = member.len() <= thresholds.zset_value;
             small
         })?;
     }

@@ -116,7 +116,7 @@ fn plan(
     added: Option<(StreamId, bool)>,
 ) -> Result<Option<Cut>, CommandError> {
     let Some(trim) = trim else { return Ok(None) };
-    let room = ctx.inline_room();
+    let room = ctx.budget();
     let cut = trim.plan(&mut ctx.reader(key), stream, added, room)?;
     ctx.heavy(cut.map_or(0, |cut| cut.count))?;
     Ok(cut)
@@ -304,7 +304,7 @@ fn range(ctx: &mut Ctx<'_, '_>, args: &[Bytes], start: &Bytes, end: &Bytes, reve
         ctx.reply.null_array();
         return Ok(());
     }
-    let room = ctx.inline_room();
+    let room = ctx.budget();
     let mut entries = Reply::new(ctx.reply.proto());
     let mut found = 0;
     ctx.tx.read_last(ctx.client.db(), key, |reader| {

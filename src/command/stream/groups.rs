@@ -252,7 +252,7 @@ fn summary(ctx: &mut Ctx<'_, '_>, stream: &Handle, name: &Bytes, group: Group) -
 
 fn list(ctx: &mut Ctx<'_, '_>, stream: &Handle, group: &Bytes, listing: &Listing) -> Result<(), CommandError> {
     let Listing { min_idle, first, last, count, .. } = *listing;
-    let (now, room) = (ctx.now, ctx.inline_room());
+    let (now, room) = (ctx.now, ctx.budget());
     let mut reader = ctx.tx.reader(ctx.client.db(), &stream.key);
     let mut out = Reply::new(ctx.reply.proto());
     let (mut found, mut seen) = (0, 0);

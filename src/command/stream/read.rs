@@ -164,14 +164,14 @@ pub(super) fn xread(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), Command
     for (key, arg) in request.streams(args) {
         let stream = match stream_at(ctx, key) {
             // Who waits for a stream waits on when something else comes.
-            Err(CommandError::WrongType) if ctx.retried => None,
+            Err(CommandError::WrongType) if ctx.waited => None,
             other => other?,
         };
         let id = start_of(ctx, key, stream.as_ref(), arg)?;
         streams.push((key, stream, id));
     }
     let mut answer = Answer::new(ctx);
-    let (mut room, count) = (ctx.inline_room(), request.count.unwrap_or(u64::MAX));
+    let (mut room, count) = (ctx.budget(), request.count.unwrap_or(u64::MAX));
     for (key, stream, id) in &streams {
         let (Some(stream), Some(first)) = (stream, id.next()) else { continue };
         let (found, entries) = read_from(ctx, key, stream, first, count.min(room.saturating_add(1)), |_| {})?;
@@ -285,7 +285,7 @@ pub(super) fn xreadgroup(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), Co
 /// The stream and the group that XREADGROUP reads, which must be there.
 fn stream_and_group(ctx: &mut Ctx<'_, '_>, key: &Bytes, group: &Bytes) -> Result<(Handle, Group), CommandError> {
     let stream = match stream_at(ctx, key) {
-        Ok(None) | Err(CommandError::WrongType) if ctx.retried => {
+        Ok(None) | Err(CommandError::WrongType) if ctx.waited => {
             return Err(CommandError::Static("UNBLOCKED the stream key no longer exists"));
         }
         other => other?,
@@ -296,7 +296,7 @@ fn stream_and_group(ctx: &mut Ctx<'_, '_>, key: &Bytes, group: &Bytes) -> Result
     };
     match stream.zip(found) {
         Some(found) => Ok(found),
-        None if ctx.retried => {
+        None if ctx.waited => {
             Err(CommandError::Static("NOGROUP the consumer group this client was blocked on no longer exists"))
         }
         None => Err(no_such_group(key, group, " in XREADGROUP with GROUP option")),
