@@ -27,6 +27,7 @@ mod hyperloglog;
 mod introspection;
 mod keys;
 mod latency;
+mod list;
 pub mod numbers;
 mod persistence;
 mod replication;
@@ -67,6 +68,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
+    list::LIST,
     transactions::TRANSACTIONS,
     scan::SCAN,
     zset::ZSET,

@@ -267,16 +267,16 @@ fn bad(args: &[&[u8]]) -> Error {
     Error::BadEffect(shown.join(" "))
 }
 
+/// State in memory, for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::binlog::{Draft, Position, RunDecoder, decode_body};
-    use crate::rdb::StreamId;
-    use proptest::prelude::*;
+pub mod test_state {
     use std::collections::{BTreeMap, HashMap};
 
+    use super::*;
+
+    /// Entries and elements.
     #[derive(Default)]
-    struct Map(HashMap<Bytes, Entry>, BTreeMap<(Space, Vec<u8>), Bytes>);
+    pub struct Map(pub HashMap<Bytes, Entry>, pub BTreeMap<(Space, Vec<u8>), Bytes>);
 
     impl Read for Map {
         fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
@@ -315,6 +315,15 @@ mod tests {
             };
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_state::Map;
+    use super::*;
+    use crate::binlog::{Draft, Position, RunDecoder, decode_body};
+    use crate::rdb::StreamId;
+    use proptest::prelude::*;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
