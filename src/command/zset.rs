@@ -11,8 +11,8 @@ mod write;
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, KeyRef, Keys, Spec, numbers};
-use crate::keyspace::types::{CHUNK, Handle};
 use crate::keyspace::types::zset::{self, Change};
+use crate::keyspace::types::{CHUNK, Handle};
 use crate::keyspace::{Effect, Kind};
 use crate::net::Reply;
 use crate::pubsub::EventClass;
@@ -532,12 +532,7 @@ fn store(
 const FEW_MEMBERS: usize = 64;
 
 /// Takes members out that are in the set, each named once.
-fn remove(
-    ctx: &mut Ctx<'_, '_>,
-    zset: &Handle,
-    members: Vec<Bytes>,
-    event: &'static str,
-) -> Result<(), CommandError> {
+fn remove(ctx: &mut Ctx<'_, '_>, zset: &Handle, members: Vec<Bytes>, event: &'static str) -> Result<(), CommandError> {
     if members.is_empty() {
         return Ok(());
     }

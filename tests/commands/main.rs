@@ -13,4 +13,5 @@ mod hyperloglog;
 mod keys;
 mod random;
 mod scan;
+mod stream;
 mod string;

@@ -281,12 +281,7 @@ fn in_order(found: Scored) -> Vec<(Bytes, f64)> {
     members
 }
 
-fn answer(
-    ctx: &mut Ctx<'_, '_>,
-    args: &[Bytes],
-    name: &'static str,
-    operation: Operation,
-) -> Result<(), CommandError> {
+fn answer(ctx: &mut Ctx<'_, '_>, args: &[Bytes], name: &'static str, operation: Operation) -> Result<(), CommandError> {
     let request = Request::parse(ctx, &args[1..], Form { name, operation, stores: false, counts: false })?;
     let mut rows = Rows::new(ctx, request.with_scores);
     for (member, score) in in_order(request.result(ctx)?) {
@@ -296,12 +291,7 @@ fn answer(
     Ok(())
 }
 
-fn save(
-    ctx: &mut Ctx<'_, '_>,
-    args: &[Bytes],
-    name: &'static str,
-    operation: Operation,
-) -> Result<(), CommandError> {
+fn save(ctx: &mut Ctx<'_, '_>, args: &[Bytes], name: &'static str, operation: Operation) -> Result<(), CommandError> {
     let request = Request::parse(ctx, &args[2..], Form { name, operation, stores: true, counts: false })?;
     let members = in_order(request.result(ctx)?);
     store(ctx, &args[1], members, name)

@@ -73,9 +73,7 @@ pub fn names<'a>(min: &'a [u8], max: &'a [u8]) -> Result<Names<'a>, CommandError
     let (min, max) = name_bound(min).zip(name_bound(max)).ok_or(INVALID)?;
     Ok(match (min, max) {
         // A range that begins at the end, or ends at the beginning.
-        (NameBound::Last, _) | (_, NameBound::First) => {
-            Names { min: Bound::Excluded(b""), max: Bound::Excluded(b"") }
-        }
+        (NameBound::Last, _) | (_, NameBound::First) => Names { min: Bound::Excluded(b""), max: Bound::Excluded(b"") },
         (min, max) => Names { min: min.bound(), max: max.bound() },
     })
 }

@@ -134,7 +134,11 @@ fn add_some(
         if old == Some(new) {
             continue;
         }
-        if old.is_some() { updated += 1 } else { added += 1 }
+        if old.is_some() {
+            updated += 1
+        } else {
+            added += 1
+        }
         given.insert(member.clone(), new);
         changes.push((new, member));
     }

@@ -230,7 +230,8 @@ impl Names<'_> {
     fn suffixes(&self, score: f64) -> (Vec<u8>, Vec<u8>) {
         let score = sortable(score);
         // What follows a name in the order is the name and a zero byte.
-        let suffix = |name: &[u8], next: bool| [&score.to_be_bytes()[..], name, if next { b"\0" } else { b"" }].concat();
+        let suffix =
+            |name: &[u8], next: bool| [&score.to_be_bytes()[..], name, if next { b"\0" } else { b"" }].concat();
         let from = match self.min {
             Bound::Included(min) => suffix(min, false),
             Bound::Excluded(min) => suffix(min, true),
@@ -358,13 +359,7 @@ pub fn steps_to_ranks(zset: &Handle, first: u64, count: u64) -> u64 {
 
 /// How many members come before `member`, which has this score; `None` when more than about `limit` elements would have to be gone
 /// through. Searches from both ends in turns, so it goes through few where one of them is near.
-pub fn rank(
-    state: &mut dyn Read,
-    zset: &Handle,
-    member: &[u8],
-    score: f64,
-    limit: u64,
-) -> Result<Option<u64>, Error> {
+pub fn rank(state: &mut dyn Read, zset: &Handle, member: &[u8], score: f64, limit: u64) -> Result<Option<u64>, Error> {
     let target = [&sortable(score).to_be_bytes()[..], member].concat();
     // What has been gone through: all below `low`, and all from `high` on.
     let (mut low, mut below) = (Vec::new(), 0);

@@ -25,6 +25,9 @@ mod groups;
 mod nodes;
 mod trim;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 
 use super::Handle;
