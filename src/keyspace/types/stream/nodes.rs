@@ -10,8 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{Handle, each};
 use crate::keyspace::Error;
 use crate::keyspace::effect::Read;
-use crate::rdb::StreamId;
-use crate::rdb::listpack::{EMPTY_LEN, element_len, integer_len};
+use crate::rdb::{EMPTY_LISTPACK_LEN, StreamId, element_len, integer_len};
 
 /// Bytes of entries that a node may have when its size is not limited.
 const MAX_NODE_BYTES: usize = 1 << 30;
@@ -70,7 +69,7 @@ impl Tail {
         let counts: usize = counts.iter().map(|count| integer_len(*count as i64)).sum();
         let added: usize = elements.iter().map(Bytes::len).sum();
         self.len == 0
-            || EMPTY_LEN + counts + self.bytes as usize + added >= max_bytes
+            || EMPTY_LISTPACK_LEN + counts + self.bytes as usize + added >= max_bytes
             || (limits.entries != 0 && self.added >= limits.entries as u64)
     }
 

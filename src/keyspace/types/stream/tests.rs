@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::strategy::Strategy;
 
 use super::*;
 use crate::engine::{Collection, Kind};
