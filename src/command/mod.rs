@@ -44,6 +44,7 @@ mod set;
 mod slowlog;
 mod sort;
 mod spec;
+mod stream;
 mod string;
 mod table;
 mod tracking;
@@ -71,6 +72,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
+    stream::STREAM,
     string::STRING,
     hash::HASH,
     set::SET,

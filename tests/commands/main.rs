@@ -21,6 +21,7 @@ mod scan;
 mod scripting;
 mod server;
 mod set;
+mod stream;
 mod string;
 mod values;
 mod zset;
