@@ -344,14 +344,14 @@ impl<'a> Pipeline<'a> {
         let mut plan = LockPlan::default();
         let db = self.client.db();
         for (key, exclusive) in keys_of(self.server, command, db, args) {
-            plan.add(&self.server.keyspace, key.db, &key.key, exclusive);
+            plan.add(&self.server.keyspace, &key.key, exclusive);
         }
         if is_exec(command.spec)
             && let Some(multi) = &self.client.multi
         {
             multi.plan(self.server, db, &mut plan);
-            for (db, key) in self.client.watched.keys() {
-                plan.add(&self.server.keyspace, db, key, false);
+            for (_, key) in self.client.watched.keys() {
+                plan.add(&self.server.keyspace, key, false);
             }
         }
         plan
@@ -481,6 +481,11 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
+        }
+        if wrote {
+            for (slot, index) in self.tx.committed() {
+                self.client.written.note((slot.db(), slot.number()), index);
+            }
         }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
@@ -676,7 +681,7 @@ fn may_write_apart(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]
     }
     let mut keys = Vec::new();
     spec.keys.collect(client.db(), args, &mut keys);
-    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(key.db))
+    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(server.keyspace.db(key.db).index()))
 }
 
 /// The keys of a request, and whether it takes them exclusively.
@@ -687,7 +692,7 @@ pub(super) fn keys_of(
     args: &[Bytes],
 ) -> impl Iterator<Item = (KeyRef, bool)> {
     let flags = flags_of(server, command.spec, args);
-    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE);
+    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE) && !flags.has(Flags::READONLY);
     let mut found = Vec::new();
     command.spec.keys.collect(db, args, &mut found);
     // A database that is not there is the handler's to refuse.
@@ -705,7 +710,7 @@ pub(super) fn call_within(
 ) -> Result<(), CommandError> {
     let db = ctx.client.db();
     for (key, exclusive) in keys_of(ctx.server, command, db, args) {
-        ctx.tx.ensure(key.db, &key.key, exclusive)?;
+        ctx.tx.ensure(&key.key, exclusive)?;
     }
     if command.spec.flags.has(Flags::ALL_KEYS) {
         ctx.tx.ensure_everything()?;

@@ -20,7 +20,7 @@ mod elements;
 mod error;
 pub mod float;
 mod functions;
-pub mod geo;
+mod geo;
 pub mod glob;
 mod hash;
 mod help;
@@ -33,6 +33,7 @@ mod list;
 mod memory;
 pub mod numbers;
 mod persistence;
+mod pika;
 mod replication;
 mod scan;
 mod scripting;
@@ -44,6 +45,7 @@ mod spec;
 mod string;
 mod table;
 mod transactions;
+mod wait;
 mod zset;
 
 pub use context::{Ctx, Within};
@@ -79,4 +81,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     scan::SCAN,
     sort::SORT,
     zset::ZSET,
+    wait::WAIT,
+    pika::PIKA,
+    geo::GEO,
 ];

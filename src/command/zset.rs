@@ -10,6 +10,7 @@ mod write;
 
 use bytes::Bytes;
 
+pub use self::write::{Options as AddOptions, add_pairs};
 use super::{CommandError, Ctx, Flags, Group, KeyRef, Keys, Spec, numbers};
 use crate::keyspace::types::zset::{self, Change};
 use crate::keyspace::types::{CHUNK, Handle};
@@ -506,8 +507,8 @@ impl Rows {
     }
 }
 
-/// The key holds these members from now on, whatever it held, or nothing when there are none. Answers how many there are.
-fn store(
+/// The key holds these members, each named once, from now on, whatever it held, or nothing when there are none. Answers how many there are.
+pub fn store(
     ctx: &mut Ctx<'_, '_>,
     key: &Bytes,
     members: Vec<(Bytes, f64)>,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
+use super::databases::DatabaseMap;
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -42,6 +43,7 @@ pub struct SlotEnv {
     /// The last version that a collection was given.
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
+    pub(super) databases: DatabaseMap,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
@@ -193,9 +195,14 @@ impl Slot {
         }
     }
 
-    /// Index of the database.
+    /// Index of the database, as it is on disk.
     pub fn db(&self) -> usize {
         self.db
+    }
+
+    /// Index of the database, as clients see it.
+    pub fn shown_db(&self) -> usize {
+        self.env.databases.shown(self.db)
     }
 
     /// The slot's number in its database.
@@ -290,7 +297,7 @@ impl Slot {
     pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>) {
         self.env.cache.changed(&self.cache_id, key, entry);
         if let Some(observer) = self.env.observer.get() {
-            observer.changed(self.db, key, entry);
+            observer.changed(self.shown_db(), key, entry);
         }
     }
 

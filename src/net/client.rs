@@ -292,6 +292,28 @@ pub enum Replies {
     Skip,
 }
 
+/// The last record of a connection in each slot that it has written to.
+#[derive(Default, Debug)]
+pub struct Written {
+    /// Database (on disk) and slot, and the record's index; in order.
+    slots: Vec<((usize, usize), u64)>,
+}
+
+impl Written {
+    /// The connection has written the record with `index`.
+    pub fn note(&mut self, slot: (usize, usize), index: u64) {
+        match self.slots.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            Ok(at) => self.slots[at].1 = self.slots[at].1.max(index),
+            Err(at) => self.slots.insert(at, (slot, index)),
+        }
+    }
+
+    /// Slots, and the index of the last record in each.
+    pub fn iter(&self) -> impl Iterator<Item = ((usize, usize), u64)> + Clone {
+        self.slots.iter().copied()
+    }
+}
+
 /// The state of one connection that commands read and change. Owned by the connection.
 pub struct Client {
     info: Arc<ClientInfo>,
@@ -306,6 +328,8 @@ pub struct Client {
     /// The keys under WATCH.
     pub watched: Watched,
     denies_blocking: bool,
+    /// Where its writes are: for WAIT.
+    pub written: Written,
 }
 
 impl Client {
@@ -321,6 +345,7 @@ impl Client {
             multi: None,
             watched: Watched::default(),
             denies_blocking: false,
+            written: Written::default(),
         }
     }
 

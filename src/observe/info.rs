@@ -50,6 +50,7 @@ const SECTIONS: &[Section] = &[
         default: true,
         write: |server, out| server.replication.info(out.0),
     },
+    Section { name: "data", title: "Data", default: false, write: data_section },
     Section { name: "cpu", title: "CPU", default: true, write: cpu_section },
     Section { name: "commandstats", title: "Commandstats", default: false, write: commandstats_section },
     Section { name: "latencystats", title: "Latencystats", default: false, write: latencystats_section },
@@ -233,6 +234,22 @@ fn latencystats_section(server: &Server, out: &mut Fields<'_>) {
             out.field(&format!("latency_percentiles_usec_{full_name}"), shown.join(","));
         }
     }
+}
+
+/// As Pika names it.
+fn data_section(server: &Server, out: &mut Fields<'_>) {
+    match server.keyspace.sizes() {
+        Ok(sizes) => {
+            out.bytes("db_size", sizes.engines.files);
+            out.bytes("log_size", sizes.logs);
+            out.bytes("db_memtable_usage", sizes.engines.memtables);
+            out.bytes("db_tablereader_usage", sizes.engines.table_readers);
+            out.field("db_pending_compaction", sizes.engines.pending_compaction);
+            out.field("db_fatal", sizes.engines.errors);
+        }
+        Err(error) => tracing::warn!(%error, "cannot measure the data"),
+    }
+    out.field("is_compact", if server.keyspace.is_compacting() { "Yes" } else { "No" });
 }
 
 fn errorstats_section(server: &Server, out: &mut Fields<'_>) {

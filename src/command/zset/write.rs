@@ -13,13 +13,19 @@ use crate::pubsub::EventClass;
 
 /// The options of ZADD.
 #[derive(Clone, Copy, Default)]
-struct Options {
-    nx: bool,
-    xx: bool,
-    gt: bool,
-    lt: bool,
-    ch: bool,
-    incr: bool,
+pub struct Options {
+    /// Only members that are not there yet.
+    pub nx: bool,
+    /// Only members that are there.
+    pub xx: bool,
+    /// Only where the score becomes greater, or the member is new.
+    pub gt: bool,
+    /// Only where the score becomes less, or the member is new.
+    pub lt: bool,
+    /// Count the members that change, too.
+    pub ch: bool,
+    /// Add to the score, and answer it.
+    pub incr: bool,
 }
 
 impl Options {
@@ -95,6 +101,16 @@ fn add(ctx: &mut Ctx<'_, '_>, args: &[Bytes], mut options: Options) -> Result<()
     options.check(pairs.len())?;
     let pair = |[score, member]: &[Bytes; 2]| Some((float::parse_f64(score)?, member.clone()));
     let pairs: Vec<(f64, Bytes)> = pairs.iter().map(pair).collect::<Option<_>>().ok_or(CommandError::NotFloat)?;
+    add_pairs(ctx, key, pairs, options)
+}
+
+/// ZADD with its arguments read, at least one pair. The options are known to go together.
+pub fn add_pairs(
+    ctx: &mut Ctx<'_, '_>,
+    key: &Bytes,
+    pairs: Vec<(f64, Bytes)>,
+    options: Options,
+) -> Result<(), CommandError> {
     ctx.heavy(pairs.len() as u64)?;
     // With CH it must be known which of several have changed.
     if options.depend_on_state() || (options.ch && pairs.len() > 1) {
