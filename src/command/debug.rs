@@ -10,7 +10,7 @@ use super::{
     CommandError, Ctx,
     error::lossy,
     help::{heading, reply_lines},
-    keys::encoding_of,
+    keys::encoding_at,
     numbers,
 };
 use crate::config::DebugAccess;
@@ -187,10 +187,10 @@ fn object(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let db = ctx.db();
     // At the beginning of time no key has expired.
     let entry = ctx.tx.get(db, &args[0], 0)?.ok_or(CommandError::NoSuchKey)?;
+    let encoding = encoding_at(ctx, &args[0], &entry)?;
     ctx.reply.simple(&format!(
-        "Value at:{} refcount:1 encoding:{} serializedlength:{}",
+        "Value at:{} refcount:1 encoding:{encoding} serializedlength:{}",
         ctx.server.keyspace.slot(db, &args[0]),
-        encoding_of(&entry),
         entry.value.len()
     ));
     Ok(())

@@ -1,5 +1,5 @@
-//! What the commands on hashes and sets, whose elements have names, share: the arguments of HSCAN and SSCAN, counts of random
-//! elements, collections that are gone through as a whole.
+//! What the commands on hashes, sets and sorted sets, whose elements have names, share: the arguments of HSCAN and its like, counts of
+//! random elements, collections that are gone through as a whole.
 
 use bytes::Bytes;
 
@@ -70,7 +70,7 @@ impl<'a> ScanOptions<'a> {
     }
 
     /// Whether an element of this name is wanted.
-    fn admits(&self, name: &[u8]) -> bool {
+    pub fn admits(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
     }
 }

@@ -335,6 +335,7 @@ fn remove(ctx: &mut Ctx<'_, '_>, key: &Bytes, fields: Vec<Bytes>) -> Result<u64,
 
 fn set_several(ctx: &mut Ctx<'_, '_>, args: &[Bytes], command: &str) -> Result<u64, CommandError> {
     let (pairs, []) = args[2..].as_chunks::<2>() else { return Err(CommandError::Arity(command.to_owned())) };
+    ctx.heavy(pairs.len() as u64)?;
     let pairs = pairs.iter().map(|[field, value]| (field.clone(), value.clone())).collect();
     let exists = ctx.peek_collection(&args[1], Kind::Hash)?.is_some();
     set(ctx, &args[1], exists, Ttl::Clear, pairs, "hset")
@@ -367,6 +368,7 @@ fn hsetnx(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 /// HDEL key field [field ...]
 fn hdel(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let removed = match ctx.peek_collection(&args[1], Kind::Hash)? {
         Some(_) => remove(ctx, &args[1], args[2..].to_vec())?,
         None => 0,
@@ -410,6 +412,7 @@ fn hstrlen(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 /// HMGET key field [field ...]
 fn hmget(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let (key, now) = (&args[1], ctx.now);
+    ctx.heavy(args.len() as u64)?;
     let hash = ctx.read_collection(key, Kind::Hash)?;
     ctx.reply.array(args.len() - 2);
     for field in &args[2..] {

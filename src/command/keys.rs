@@ -7,7 +7,7 @@ pub(super) mod object;
 mod transfer;
 pub(super) mod values;
 
-pub use object::encoding_of;
+pub use object::encoding_at;
 
 use bytes::Bytes;
 

@@ -20,7 +20,7 @@ mod elements;
 mod error;
 pub mod float;
 mod functions;
-pub mod geo;
+mod geo;
 pub mod glob;
 mod hash;
 mod help;
@@ -31,8 +31,11 @@ mod keys;
 mod latency;
 mod list;
 mod memory;
+mod monitor;
 pub mod numbers;
 mod persistence;
+mod pika;
+mod pubsub;
 mod replication;
 mod scan;
 mod scripting;
@@ -43,7 +46,10 @@ mod sort;
 mod spec;
 mod string;
 mod table;
+mod tracking;
 mod transactions;
+mod wait;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -77,4 +83,10 @@ pub static FAMILIES: &[&[Spec]] = &[
     functions::FUNCTIONS,
     scan::SCAN,
     sort::SORT,
+    zset::ZSET,
+    wait::WAIT,
+    pika::PIKA,
+    geo::GEO,
+    pubsub::PUBSUB,
+    monitor::MONITOR,
 ];

@@ -242,6 +242,7 @@ fn remove(ctx: &mut Ctx<'_, '_>, key: &Bytes, members: Vec<Bytes>, event: &'stat
 
 /// SADD key member [member ...]
 fn sadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let added = add(ctx, &args[1], args[2..].to_vec())?;
     ctx.reply.int(added as i64);
     Ok(())
@@ -249,6 +250,7 @@ fn sadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 /// SREM key member [member ...]
 fn srem(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let removed = match ctx.peek_collection(&args[1], Kind::Set)? {
         Some(_) => remove(ctx, &args[1], args[2..].to_vec(), "srem")?,
         None => 0,
@@ -296,6 +298,7 @@ fn sismember(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> 
 
 /// SMISMEMBER key member [member ...]
 fn smismember(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let set = ctx.read_collection(&args[1], Kind::Set)?;
     ctx.reply.array(args.len() - 2);
     for member in &args[2..] {

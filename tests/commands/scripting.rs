@@ -28,6 +28,10 @@ fn scripts() {
         EVAL "return redis.call('eval', 'return 1', 0)" 0
         EVAL "return redis.call('script', 'flush')" 0
         EVAL "return redis.call('function', 'list')" 0
+        EVAL "return redis.call('subscribe', 'a')" 0
+        EVAL "return redis.call('monitor')" 0
+        EVAL "return redis.call('publish', 'a', 'b')" 0
+        EVAL "redis.call('zadd', 'zs', 1, 'm') return redis.call('zscore', 'zs', 'm')" 0
         EVAL "return redis.call('client', 'id')" 0
         EVAL "return redis.call('hello', '3')" 0
         EVAL "return redis.call('auth', 'a')" 0

@@ -10,6 +10,7 @@ use self::binding::Stored;
 use self::bits::{BitRange, BitString, Operation};
 use self::field::{Patched, Step};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
+use crate::pubsub::EventClass;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = READ.and(Flags::FAST);
@@ -155,7 +156,9 @@ fn setbit(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let mask = 0x80 >> (offset % 8);
     let old = byte & mask != 0;
     if old != (bit == 1) || at >= length {
+        ctx.notify_if_new(ctx.db(), key)?;
         binding::patch(ctx, key, at, vec![if bit == 1 { byte | mask } else { byte & !mask }])?;
+        ctx.notify(EventClass::String, "setbit", key);
     }
     ctx.reply.int(i64::from(old));
     Ok(())
@@ -262,9 +265,11 @@ fn bitop(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     })?;
     if longest > 0 {
         binding::replace(ctx, destination, longest, parts)?;
+        ctx.notify(EventClass::String, "set", destination);
     } else if ctx.peek(destination)?.is_some() {
         let db = ctx.db();
         ctx.tx.del(db, destination, ctx.now)?;
+        ctx.notify(EventClass::Generic, "del", destination);
     }
     ctx.reply.int(longest as i64);
     Ok(())
@@ -289,6 +294,11 @@ fn bitfield(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         Ok((answers, string.into_patches()))
     })?;
     reply_numbers(ctx, &answers);
+    // Not for bytes that were made for a step that then failed.
+    let written = steps.iter().zip(&answers).any(|(step, answer)| writes(&step) && answer.is_some());
+    if written && !patches.is_empty() {
+        ctx.notify(EventClass::String, "setbit", key);
+    }
     for patch in patches {
         binding::patch(ctx, key, patch.offset, patch.bytes)?;
     }

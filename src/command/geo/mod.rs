@@ -1,17 +1,19 @@
 //! Positions on earth as members of sorted sets: what the geo commands compute, read and answer.
 //!
 //! A member's score is its position's geohash ([`cell`]), so that places close to each other mostly have scores close
-//! to each other, and an area is some ranges of scores ([`area`]). How the sorted set is stored is the caller's
-//! concern: see [`Places`].
+//! to each other, and an area is some ranges of scores ([`area`]). How the sorted set is stored is of no concern to a
+//! search: see [`Places`]; `commands` binds it to the keyspace.
 
 pub mod area;
 pub mod cell;
+mod commands;
 pub mod query;
 pub mod search;
 
 use bytes::Bytes;
 
 use self::cell::Position;
+pub use self::commands::GEO;
 use super::{CommandError, float};
 use crate::net::Reply;
 

@@ -263,10 +263,10 @@ fn parse_box(width: &[u8], height: &[u8], unit_name: &[u8]) -> Result<(Size, f64
     Ok((Size::Box(width, height), unit(unit_name)?))
 }
 
-/// The key that GEORADIUS or GEORADIUSBYMEMBER stores at, if it asks for that: the last one named.
-pub fn store_key(args: &[Bytes]) -> Option<&Bytes> {
+/// The key that these options of GEORADIUS or GEORADIUSBYMEMBER store at, if they do: the last one named.
+pub fn store_key(options: &[Bytes]) -> Option<&Bytes> {
     let mut found = None;
-    let mut rest = args.get(5..).unwrap_or_default();
+    let mut rest = options;
     while let [name, after @ ..] = rest {
         rest = after;
         let stores = name.eq_ignore_ascii_case(b"store") || name.eq_ignore_ascii_case(b"storedist");

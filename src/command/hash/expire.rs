@@ -94,6 +94,7 @@ pub fn hpexpireat(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandEr
 }
 
 fn set_expiry(ctx: &mut Ctx<'_, '_>, args: &[Bytes], timing: Timing, command: &str) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let (key, now) = (&args[1], ctx.now);
     let hash = ctx.peek_collection(key, Kind::Hash)?;
     let amount = numbers::integer(&args[2])?;
@@ -145,6 +146,7 @@ fn set_expiry(ctx: &mut Ctx<'_, '_>, args: &[Bytes], timing: Timing, command: &s
 
 /// HPERSIST key FIELDS numfields field [field ...]
 pub fn hpersist(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let (key, now) = (&args[1], ctx.now);
     let hash = ctx.peek_collection(key, Kind::Hash)?;
     let fields = fields(&args[2..], BAD_NUMBER)?;
@@ -199,6 +201,7 @@ pub fn hpexpiretime(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), Command
 
 /// Answers what `describe` makes of the expiry of each field.
 fn report(ctx: &mut Ctx<'_, '_>, args: &[Bytes], describe: impl Fn(u64) -> u64) -> Result<(), CommandError> {
+    ctx.heavy(args.len() as u64)?;
     let (key, now) = (&args[1], ctx.now);
     let hash = ctx.read_collection(key, Kind::Hash)?;
     let fields = fields(&args[2..], BAD_NUMBER)?;

@@ -16,12 +16,11 @@ use bytes::Bytes;
 
 use self::sketch::{REGISTERS, Registers, Sketch, SketchError};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec};
+use crate::pubsub::EventClass;
 
 const READ: Flags = Flags::READONLY;
 const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 
-/// Bytes, header included, up to which the sparse encoding is used (Redis's default of `hll-sparse-max-bytes`).
-const SPARSE_MAX_BYTES: usize = 3000;
 /// Changed parts of a string that lie closer together than this are logged as one.
 const PATCH_GAP: usize = 32;
 /// A change in more parts than this is logged as the whole string.
@@ -43,7 +42,8 @@ pub static HYPERLOGLOG: &[Spec] = &[
     Spec {
         name: "pfcount",
         arity: -2,
-        flags: READ,
+        // It may write in Redis, which keeps the answer: clients that pause writes expect it to wait.
+        flags: READ.and(Flags::MAY_REPLICATE),
         keys: Keys::ALL,
         complexity: "O(N), N being the number of keys; of one key a stored answer may be O(1).",
         summary: "Estimates how many distinct elements were added to HyperLogLogs, taken together.",
@@ -119,8 +119,9 @@ fn pfadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         None => Sketch::new(),
     };
     let mut changed = false;
+    let sparse_max = ctx.server.config.hll_sparse_max_bytes();
     for element in elements {
-        changed |= sketch.add(element, SPARSE_MAX_BYTES)?;
+        changed |= sketch.add(element, sparse_max)?;
     }
     let db = ctx.db();
     match old {
@@ -139,6 +140,7 @@ fn pfadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
             return Ok(());
         }
     }
+    ctx.notify(EventClass::String, "pfadd", key);
     ctx.reply.int(1);
     Ok(())
 }
@@ -186,13 +188,15 @@ fn pfmerge(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     if dense {
         sketch.make_dense()?;
     }
-    sketch.raise_to(&union, SPARSE_MAX_BYTES)?;
+    sketch.raise_to(&union, ctx.server.config.hll_sparse_max_bytes())?;
     sketch.mark_stale();
     let db = ctx.db();
     match old {
         Some(old) => replace(ctx, destination, &old.value, sketch.into_bytes(), old.expire_at)?,
         None => ctx.tx.set(db, destination, sketch.into_bytes(), None, ctx.now)?,
     }
+    // Redis has no event of its own for it.
+    ctx.notify(EventClass::String, "pfadd", destination);
     ctx.reply.ok();
     Ok(())
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
-use crate::keyspace::types::{Handle, hash, set};
+use crate::keyspace::types::{Handle, hash, set, zset};
 use crate::keyspace::{Entry, Error, Kind, Read};
 use crate::rdb::Thresholds;
 
@@ -93,14 +93,17 @@ fn inspect(
 /// OBJECT ENCODING key
 fn encoding(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     inspect(ctx, args, |ctx, entry| {
-        let (thresholds, now) = (thresholds(ctx), ctx.now);
-        let encoding = match Handle::of(&args[2], entry) {
-            Some(handle) => collection_encoding(&mut ctx.reader(&args[2]), &handle, now, &thresholds)?,
-            None => encoding_of(entry),
-        };
+        let encoding = encoding_at(ctx, &args[2], entry)?;
         ctx.reply.bulk(encoding.as_bytes());
         Ok(())
     })
+}
+
+/// Redis's name for the encoding that it would give to the value at `key`, a key of the connection's database.
+pub fn encoding_at(ctx: &mut Ctx<'_, '_>, key: &Bytes, entry: &Entry) -> Result<&'static str, CommandError> {
+    let Some(handle) = Handle::of(key, entry) else { return Ok(encoding_of(entry)) };
+    let (thresholds, now) = (thresholds(ctx), ctx.now);
+    Ok(collection_encoding(&mut ctx.reader(key), &handle, now, &thresholds)?)
 }
 
 /// Up to where Redis would call values small, by the settings of now.
@@ -110,6 +113,8 @@ pub fn thresholds(ctx: &Ctx<'_, '_>) -> Thresholds {
         hash_entries: config.hash_max_listpack_entries(),
         hash_value: config.hash_max_listpack_value(),
         intset_entries: config.set_max_intset_entries(),
+        zset_entries: config.zset_max_listpack_entries(),
+        zset_value: config.zset_max_listpack_value(),
         ..Thresholds::default()
     }
 }
@@ -133,6 +138,7 @@ pub fn collection_encoding(
         Kind::Set if is_intset(reader, handle, thresholds)? => Ok("intset"),
         Kind::Hash | Kind::Set => Ok("hashtable"),
         Kind::List => Ok("quicklist"),
+        Kind::Zset if is_small_zset(reader, handle, thresholds)? => Ok("listpack"),
         Kind::Zset => Ok("skiplist"),
         Kind::Stream => Ok("stream"),
         Kind::String => Ok("raw"),
@@ -145,6 +151,18 @@ fn is_small_hash(reader: &mut dyn Read, handle: &Handle, now: u64, thresholds: &
     if small {
         hash::each(reader, handle, now, &mut |name, field| {
             small = name.len().max(field.value.len()) <= thresholds.hash_value;
+            small
+        })?;
+    }
+    Ok(small)
+}
+
+/// Whether there are few members, and none of them long.
+fn is_small_zset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) -> Result<bool, Error> {
+    let mut small = handle.len() <= thresholds.zset_entries as u64;
+    if small {
+        zset::each(reader, handle, &mut |member, _| {
+            small = member.len() <= thresholds.zset_value;
             small
         })?;
     }
@@ -164,7 +182,7 @@ fn is_intset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) ->
 }
 
 /// Redis's name for the encoding it gives such a value when it is set.
-pub fn encoding_of(entry: &Entry) -> &'static str {
+fn encoding_of(entry: &Entry) -> &'static str {
     match entry.kind {
         Kind::String if numbers::parse_i64(&entry.value).is_some() => "int",
         Kind::String if entry.value.len() <= EMBEDDED_STRING => "embstr",

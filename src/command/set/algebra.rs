@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, KeyRef, numbers};
 use crate::engine::Space;
-use crate::keyspace::types::{Handle, name_in, set};
-use crate::keyspace::{Effect, Kind, Read};
+use crate::keyspace::types::{Handle, name_in, refill};
+use crate::keyspace::{Kind, Read};
 use crate::pubsub::EventClass;
 
 /// Members of a set that are compared with the other sets at a time.
@@ -182,7 +182,7 @@ fn store(ctx: &mut Ctx<'_, '_>, args: &[Bytes], operation: Operation, event: &'s
     let destination = &args[1];
     let sets = open(ctx, &args[2..])?;
     let members = compute(ctx, operation, &sets)?;
-    let db = ctx.db();
+    let (db, len) = (ctx.db(), members.len());
     if members.is_empty() {
         if ctx.peek(destination)?.is_some() {
             ctx.tx.del(db, destination, ctx.now)?;
@@ -190,12 +190,12 @@ fn store(ctx: &mut Ctx<'_, '_>, args: &[Bytes], operation: Operation, event: &'s
         }
     } else {
         ctx.tx.create(db, destination, Kind::Set, ctx.now)?;
-        for change in set::changes(&members) {
-            ctx.apply(Effect::Members(destination.clone(), change))?;
+        for effect in refill::set(destination, members) {
+            ctx.apply(effect)?;
         }
         ctx.notify(EventClass::Set, event, destination);
     }
-    ctx.reply.int(members.len() as i64);
+    ctx.reply.int(len as i64);
     Ok(())
 }
 

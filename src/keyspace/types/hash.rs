@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CHUNK, Handle, Outcome, name_in, named};
+use super::{Handle, Outcome, name_in, named};
 use crate::binlog::put_effect;
 use crate::engine::Space;
 use crate::keyspace::Error;
@@ -356,15 +356,218 @@ pub fn load(state: &mut dyn Read, hash: &Handle, now: u64) -> Result<Vec<HashFie
     Ok(fields)
 }
 
-/// What makes a new hash hold these fields.
-pub fn changes(mut fields: Vec<HashField>) -> Vec<Change> {
-    // Fields that expire together are set together.
-    fields.sort_by_key(|field| field.expire_at);
-    let alike = fields.chunk_by(|a, b| a.expire_at == b.expire_at).flat_map(|alike| alike.chunks(CHUNK));
-    alike
-        .map(|chunk| Change::Set {
-            ttl: chunk.first().and_then(|field| field.expire_at).map_or(Ttl::Clear, Ttl::At),
-            pairs: chunk.iter().map(|field| (field.field.clone(), field.value.clone())).collect(),
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::effect::test_state::Map;
+    use crate::keyspace::types::refill;
+    use crate::keyspace::{Effect, Kind};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const KEY: Bytes = Bytes::from_static(b"key");
+
+    fn name(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn new_hash() -> Map {
+        let mut state = Map::default();
+        Effect::Create { key: KEY, kind: Kind::Hash, version: 1 }.apply(&mut state, 0).unwrap();
+        state
+    }
+
+    fn apply(state: &mut Map, change: Change, now: u64) -> Outcome {
+        Effect::Hash(KEY, change).apply(state, now).unwrap()
+    }
+
+    fn set(state: &mut Map, ttl: Ttl, fields: &str, now: u64) -> u64 {
+        let pairs = fields.split(' ').map(|field| (name(field), name("value"))).collect();
+        apply(state, Change::Set { ttl, pairs }, now).count
+    }
+
+    fn handle(state: &mut Map) -> Option<Handle> {
+        Handle::of(&KEY, &state.get(&KEY).unwrap()?)
+    }
+
+    fn soonest(state: &mut Map) -> Option<u64> {
+        soonest_expiry(&handle(state).unwrap())
+    }
+
+    fn live(state: &mut Map, now: u64) -> u64 {
+        let hash = handle(state).unwrap();
+        let len = live_len(state, &hash, now).unwrap();
+        assert_eq!(load(state, &hash, now).unwrap().len() as u64, len);
+        len
+    }
+
+    #[test]
+    fn what_setting_a_field_does_to_its_expiry() {
+        let mut state = new_hash();
+        assert_eq!(set(&mut state, Ttl::At(100), "a b", 0), 2);
+        assert_eq!(soonest(&mut state), Some(100));
+        assert_eq!(set(&mut state, Ttl::Keep, "a", 0), 0);
+        assert_eq!(set(&mut state, Ttl::Clear, "b", 0), 0);
+        let hash = handle(&mut state).unwrap();
+        let expiry = |state: &mut Map, field: &str| get(state, &hash, field.as_bytes(), 50).unwrap().unwrap().expire_at;
+        assert_eq!((expiry(&mut state, "a"), expiry(&mut state, "b")), (Some(100), None));
+        // What has expired is a new field, and has no expiry to keep.
+        assert_eq!(set(&mut state, Ttl::Keep, "a", 101), 1);
+        assert_eq!((expiry(&mut state, "a"), soonest(&mut state), live(&mut state, 1000)), (None, None, 2));
+    }
+
+    #[test]
+    fn a_field_lives_through_its_last_millisecond() {
+        let mut state = new_hash();
+        set(&mut state, Ttl::At(100), "a", 0);
+        set(&mut state, Ttl::Clear, "b", 0);
+        assert_eq!((live(&mut state, 100), live(&mut state, 101)), (2, 1));
+        let hash = handle(&mut state).unwrap();
+        assert_eq!(expired_fields(&mut state, &hash, 100, 10).unwrap(), [] as [Bytes; 0]);
+        assert_eq!(expired_fields(&mut state, &hash, 101, 10).unwrap(), [name("a")]);
+    }
+
+    #[test]
+    fn the_soonest_expiry_follows_every_change() {
+        let mut state = new_hash();
+        set(&mut state, Ttl::Clear, "z", 0);
+        for (at, fields) in [(30, "c d"), (10, "a"), (20, "b")] {
+            set(&mut state, Ttl::At(at), fields, 0);
+        }
+        assert_eq!(soonest(&mut state), Some(10));
+        assert_eq!(apply(&mut state, Change::Persist(vec![name("a"), name("z")]), 0).count, 1);
+        assert_eq!(soonest(&mut state), Some(20));
+        apply(&mut state, Change::ExpireAt { at: 40, fields: vec![name("b")] }, 0);
+        assert_eq!(soonest(&mut state), Some(30));
+        apply(&mut state, Change::Del(vec![name("c")]), 0);
+        assert_eq!(soonest(&mut state), Some(30));
+        apply(&mut state, Change::Del(vec![name("d")]), 0);
+        assert_eq!(soonest(&mut state), Some(40));
+        assert!(!apply(&mut state, Change::ExpireAt { at: 40, fields: vec![name("b")] }, 0).changed);
+    }
+
+    #[test]
+    fn the_expired_go_in_the_order_of_their_expiry_and_the_key_with_the_last() {
+        let mut state = new_hash();
+        for (at, field) in [(30, "c"), (10, "a"), (20, "b")] {
+            set(&mut state, Ttl::At(at), field, 0);
+        }
+        let hash = handle(&mut state).unwrap();
+        let first = expired_fields(&mut state, &hash, 25, 1).unwrap();
+        assert_eq!(first, [name("a")]);
+        // It had expired, so nobody loses a field.
+        assert_eq!(apply(&mut state, Change::Del(first), 25), Outcome { changed: true, count: 0 });
+        assert_eq!((soonest(&mut state), live(&mut state, 25)), (Some(20), 1));
+        // The last live field: the expired one goes too.
+        assert_eq!(apply(&mut state, Change::Del(vec![name("c")]), 25).count, 1);
+        assert!(state.get(&KEY).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_hash_is_made_of_what_was_loaded() {
+        let mut state = new_hash();
+        set(&mut state, Ttl::Clear, "a b", 0);
+        set(&mut state, Ttl::At(70), "c d", 0);
+        set(&mut state, Ttl::At(50), "e", 0);
+        set(&mut state, Ttl::At(5), "gone", 0);
+        let hash = handle(&mut state).unwrap();
+        let mut fields = load(&mut state, &hash, 10).unwrap();
+        let mut copy = new_hash();
+        for effect in refill::copy(&mut state, &hash, &KEY, 10).unwrap() {
+            effect.apply(&mut copy, 10).unwrap();
+        }
+        let hash = handle(&mut copy).unwrap();
+        let mut copied = load(&mut copy, &hash, 10).unwrap();
+        fields.sort_by(|a, b| a.field.cmp(&b.field));
+        copied.sort_by(|a, b| a.field.cmp(&b.field));
+        assert_eq!((copied.len(), soonest(&mut copy)), (5, Some(50)));
+        assert_eq!(copied, fields);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(Ttl, Vec<u8>),
+        Del(Vec<u8>),
+        ExpireAt(u64, Vec<u8>),
+        Persist(Vec<u8>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let fields = || proptest::collection::vec(0u8..6, 1..4);
+        let ttl = prop_oneof![Just(Ttl::Clear), Just(Ttl::Keep), (0u64..60).prop_map(Ttl::At)];
+        prop_oneof![
+            (ttl, fields()).prop_map(|(ttl, fields)| Step::Set(ttl, fields)),
+            fields().prop_map(Step::Del),
+            (0u64..60, fields()).prop_map(|(at, fields)| Step::ExpireAt(at, fields)),
+            fields().prop_map(Step::Persist),
+        ]
+    }
+
+    proptest! {
+        /// Against a map of the live fields to their expiries, as time goes by.
+        #[test]
+        fn behaves_as_a_map_of_fields_that_expire(steps in proptest::collection::vec(step(), 1..40)) {
+            let mut state = Map::default();
+            let mut model: BTreeMap<Bytes, Option<u64>> = BTreeMap::new();
+            for (now, step) in steps.into_iter().enumerate() {
+                let now = now as u64;
+                let names = |fields: &[u8]| fields.iter().map(|field| name(&field.to_string())).collect::<Vec<_>>();
+                model.retain(|_, at| lives(*at, now));
+                let before = model.clone();
+                let change = match &step {
+                    Step::Set(ttl, fields) => {
+                        for field in names(fields) {
+                            let kept = model.get(&field).copied().flatten();
+                            let at = match ttl {
+                                Ttl::Clear => None,
+                                Ttl::Keep => kept,
+                                Ttl::At(at) => Some(*at),
+                            };
+                            model.insert(field, at);
+                        }
+                        let pairs = names(fields).into_iter().map(|field| (field, name("v"))).collect();
+                        Change::Set { ttl: *ttl, pairs }
+                    }
+                    Step::Del(fields) => {
+                        names(fields).iter().for_each(|field| model.retain(|own, _| own != field));
+                        Change::Del(names(fields))
+                    }
+                    Step::ExpireAt(at, fields) => {
+                        for field in names(fields) {
+                            model.entry(field).and_modify(|expiry| if lives(*expiry, now) { *expiry = Some(*at) });
+                        }
+                        Change::ExpireAt { at: *at, fields: names(fields) }
+                    }
+                    Step::Persist(fields) => {
+                        for field in names(fields) {
+                            model.entry(field).and_modify(|expiry| *expiry = None);
+                        }
+                        Change::Persist(names(fields))
+                    }
+                };
+                if state.get(&KEY).unwrap().is_none() {
+                    if !matches!(step, Step::Set(..)) {
+                        prop_assert!(before.is_empty());
+                        continue;
+                    }
+                    Effect::Create { key: KEY, kind: Kind::Hash, version: now + 1 }.apply(&mut state, now).unwrap();
+                }
+                apply(&mut state, change, now);
+                model.retain(|_, at| lives(*at, now));
+                let Some(hash) = handle(&mut state) else {
+                    prop_assert!(model.is_empty());
+                    continue;
+                };
+                let loaded = load(&mut state, &hash, now).unwrap();
+                let loaded: BTreeMap<_, _> = loaded.into_iter().map(|field| (field.field, field.expire_at)).collect();
+                prop_assert_eq!(&loaded, &model);
+                prop_assert_eq!(live_len(&mut state, &hash, now).unwrap(), model.len() as u64);
+                let expired = expired_fields(&mut state, &hash, now, usize::MAX).unwrap();
+                prop_assert_eq!(expired.len() as u64 + model.len() as u64, hash.len());
+                if expired.is_empty() {
+                    prop_assert_eq!(soonest_expiry(&hash), model.values().flatten().min().copied());
+                }
+            }
+        }
+    }
 }

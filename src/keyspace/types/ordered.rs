@@ -167,3 +167,93 @@ fn search(state: &mut dyn Read, handle: &Handle, eligible: Eligible<'_>) -> Resu
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::effect::test_state::Map;
+    use crate::keyspace::types::set::Change;
+    use crate::keyspace::{Effect, Kind};
+    use std::collections::BTreeMap;
+
+    fn set_of(len: u64) -> (Map, Handle) {
+        let key = Bytes::from_static(b"key");
+        let mut state = Map::default();
+        Effect::Create { key: key.clone(), kind: Kind::Set, version: 1 }.apply(&mut state, 0).unwrap();
+        let members = (0..len).map(|member| Bytes::from(member.to_string())).collect();
+        Effect::Members(key.clone(), Change::Add(members)).apply(&mut state, 0).unwrap();
+        let entry = state.get(&key).unwrap().unwrap();
+        (state, Handle::of(&key, &entry).unwrap())
+    }
+
+    #[test]
+    fn a_walk_sees_every_element_once() {
+        let (mut state, handle) = set_of(1000);
+        for count in [1, 7, 999, 1000, 5000] {
+            let (mut seen, mut cursor) = (HashSet::new(), 0);
+            loop {
+                let before = seen.len();
+                cursor = walk(&mut state, &handle, cursor, count, &mut |name, _| {
+                    assert!(seen.insert(name.to_vec()));
+                })
+                .unwrap();
+                assert!(cursor < 1 << 53 && (cursor == 0 || seen.len() - before >= count as usize));
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), 1000);
+        }
+        let nothing = |cursor, state: &mut Map| walk(state, &handle, cursor, 9, &mut |_, _| panic!("an element"));
+        assert_eq!(nothing(1 << 53, &mut state).unwrap(), 0);
+        assert_eq!(nothing(u64::MAX, &mut state).unwrap(), 0);
+    }
+
+    #[test]
+    fn samples_are_distinct_and_draws_as_many_as_asked_for() {
+        for len in [1, 5, SMALL, SMALL + 1, 4000] {
+            let (mut state, handle) = set_of(len);
+            for count in [0, 1, 3, 40, len / 2, len - 1, len, len + 10] {
+                let sample = sample(&mut state, &handle, len, count, &|_| true).unwrap();
+                assert_eq!(sample.len() as u64, count.min(len), "{count} of {len}");
+                assert_eq!(sample.iter().collect::<HashSet<_>>().len(), sample.len());
+                assert_eq!(draw(&mut state, &handle, len, count, &|_| true).unwrap().len() as u64, count);
+            }
+        }
+        let (mut state, handle) = set_of(3);
+        assert!(draw(&mut state, &handle, 0, 5, &|_| false).unwrap().is_empty());
+        assert!(sample(&mut state, &handle, 0, 5, &|_| false).unwrap().is_empty());
+    }
+
+    /// Chi-square of how often each of `len` elements was chosen.
+    fn unevenness(len: u64, chosen: impl Iterator<Item = Chosen>) -> f64 {
+        let mut counts = BTreeMap::new();
+        chosen.for_each(|element| *counts.entry(element.name).or_insert(0u64) += 1);
+        let expected = counts.values().sum::<u64>() as f64 / len as f64;
+        let missing = (len - counts.len() as u64) as f64 * expected;
+        missing + counts.values().map(|&count| (count as f64 - expected).powi(2) / expected).sum::<f64>()
+    }
+
+    #[test]
+    fn small_collections_are_chosen_from_fairly() {
+        const LEN: u64 = 50;
+        // 49 degrees of freedom: beyond this once in ten million times.
+        const LIMIT: f64 = 115.0;
+        let (mut state, handle) = set_of(LEN);
+        let drawn = draw(&mut state, &handle, LEN, 20_000, &|_| true).unwrap();
+        assert!(unevenness(LEN, drawn.into_iter()) < LIMIT);
+        let sampled = (0..2000).flat_map(|_| sample(&mut state, &handle, LEN, 10, &|_| true).unwrap());
+        assert!(unevenness(LEN, sampled.collect::<Vec<_>>().into_iter()) < LIMIT);
+    }
+
+    #[test]
+    fn in_large_collections_no_element_is_out_of_reach() {
+        const LEN: u64 = 1500;
+        let (mut state, handle) = set_of(LEN);
+        let mut seen = HashSet::new();
+        for _ in 0..LEN * 20 {
+            seen.extend(draw(&mut state, &handle, LEN, 1, &|_| true).unwrap());
+        }
+        assert_eq!(seen.len() as u64, LEN);
+    }
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CHUNK, Handle, Outcome, name_in, named};
+use super::{Handle, Outcome, name_in, named};
 use crate::binlog::put_effect;
 use crate::engine::Space;
 use crate::keyspace::Error;
@@ -76,9 +76,4 @@ pub fn load(state: &mut dyn Read, set: &Handle) -> Result<Vec<Bytes>, Error> {
         true
     })?;
     Ok(members)
-}
-
-/// What makes a new set hold these members.
-pub fn changes(members: &[Bytes]) -> Vec<Change> {
-    members.chunks(CHUNK).map(|chunk| Change::Add(chunk.to_vec())).collect()
 }
