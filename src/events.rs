@@ -37,6 +37,10 @@ impl KeyObserver for KeyEvents {
         self.blocked.replaced(db);
     }
 
+    fn awaits(&self, db: usize, key: &Bytes) -> bool {
+        self.blocked.awaits(db, key)
+    }
+
     fn settled(&self) {
         if let Some(server) = self.server.get().and_then(Weak::upgrade) {
             self.blocked.serve(&server);

@@ -17,7 +17,7 @@ use crate::events::KeyEvents;
 use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
-use crate::observe::{SlowLog, Stats};
+use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::pubsub::PubSub;
 use crate::replication::{self, NodeState, PeerListeners};
 use crate::snapshot::Bgsave;
@@ -66,6 +66,8 @@ pub struct Server {
     pub commands: Table,
     pub stats: Stats,
     pub slowlog: SlowLog,
+    pub latency: LatencyMonitor,
+    pub switches: Switches,
     pub scan_cursors: ScanCursors,
     pub events: Arc<KeyEvents>,
     pub pubsub: PubSub,
@@ -113,6 +115,8 @@ impl Server {
             commands: Table::new(),
             stats: Stats::new(),
             slowlog: SlowLog::new(),
+            latency: LatencyMonitor::new(),
+            switches: Switches::default(),
             scan_cursors: ScanCursors::new(),
             events,
             pubsub: PubSub::default(),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::blocking::End;
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers};
-use crate::net::{ClientFilter, ClientKind, Closing};
+use crate::net::{ClientFilter, ClientKind, Closing, Replies};
 
 const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
 const ADMIN: Flags = PLAIN.and(Flags::ADMIN);
@@ -63,6 +64,24 @@ pub static CLIENT: &[Spec] = &[
         ..BASE
     },
     Spec {
+        name: "no-touch",
+        arity: 3,
+        since: "7.2.0",
+        summary: "Keeps reads from counting as accesses. They do not count: when a key was accessed is not kept.",
+        usage: "ON|OFF",
+        handler: no_touch,
+        ..BASE
+    },
+    Spec {
+        name: "reply",
+        arity: 3,
+        since: "3.2.0",
+        summary: "Stops the replies to the connection, all or the next one, or sends them again.",
+        usage: "ON|OFF|SKIP",
+        handler: reply,
+        ..BASE
+    },
+    Spec {
         name: "setinfo",
         arity: 4,
         since: "7.2.0",
@@ -78,6 +97,17 @@ pub static CLIENT: &[Spec] = &[
         summary: "Names the connection.",
         usage: "connection-name",
         handler: setname,
+        ..BASE
+    },
+    Spec {
+        name: "unblock",
+        arity: -3,
+        flags: ADMIN,
+        since: "5.0.0",
+        complexity: "O(1)",
+        summary: "Ends the wait of another connection's blocking command.",
+        usage: "client-id [TIMEOUT|ERROR]",
+        handler: unblock,
         ..BASE
     },
     Spec::help(Group::Connection, "5.0.0"),
@@ -137,6 +167,30 @@ fn no_evict(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     Ok(())
 }
 
+fn no_touch(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    yes_or_no(&args[2], "on", "off")?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// What is silenced here is taken back by the dispatcher.
+fn reply(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let is = |word: &str| args[2].eq_ignore_ascii_case(word.as_bytes());
+    if is("on") {
+        ctx.client.set_replies(Replies::On);
+    } else if is("off") {
+        ctx.client.set_replies(Replies::Off);
+    } else if is("skip") {
+        if ctx.client.replies() != Replies::Off {
+            ctx.client.set_replies(Replies::SkipNext);
+        }
+    } else {
+        return Err(CommandError::Syntax);
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
 fn yes_or_no(word: &[u8], yes: &str, no: &str) -> Result<bool, CommandError> {
     if word.eq_ignore_ascii_case(yes.as_bytes()) {
         Ok(true)
@@ -178,6 +232,24 @@ fn client_kind(name: &[u8]) -> Result<ClientKind, CommandError> {
     ClientKind::parse(name).ok_or_else(|| CommandError::Text(format!("ERR Unknown client type '{}'", lossy(name, 128))))
 }
 
+/// CLIENT UNBLOCK client-id [TIMEOUT | ERROR]
+fn unblock(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let end = match &args[3..] {
+        [] => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"timeout") => End::Timeout,
+        [how] if how.eq_ignore_ascii_case(b"error") => End::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+        [_] => return Err(CommandError::Static("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => {
+            let container = "CLIENT";
+            return Err(CommandError::SubcommandForm { subcommand: lossy(&args[1], 128), container });
+        }
+    };
+    let id = numbers::integer(&args[2])?;
+    let ended = u64::try_from(id).is_ok_and(|id| ctx.server.events.blocked.end_of_client(id, end));
+    ctx.reply.int(i64::from(ended));
+    Ok(())
+}
+
 fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let by_address = args.len() == 3;
     let filter = match args {
@@ -190,7 +262,9 @@ fn kill(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         if client.id == ctx.client.id() {
             ctx.client.close()
         } else {
-            client.close(Closing::Kill)
+            client.close(Closing::Kill);
+            // At once: what comes from now on is not for it any more.
+            ctx.server.events.blocked.end_of_client(client.id, End::Gone);
         }
         killed += 1;
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, client, error::lossy, numbers};
+use crate::net::Replies;
 use crate::observe::info::REDIS_VERSION;
 
 /// The only user; its password is `requirepass`.
@@ -106,6 +107,7 @@ fn quit(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 fn reset(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     ctx.client.select(0);
     ctx.client.set_no_evict(false);
+    ctx.client.set_replies(Replies::On);
     ctx.client.info().set_names(|names| names.name.clear());
     ctx.client.set_authenticated(ctx.server.config.requirepass().is_empty());
     speak(ctx, 2);

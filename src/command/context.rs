@@ -44,6 +44,8 @@ pub struct Ctx<'a, 'k> {
     pub within: Within,
     /// Whether it runs on the blocking pool, where it may take long.
     pub on_pool: bool,
+    /// Whether it has waited ([`Ctx::block`]) and is tried again.
+    pub waited: bool,
 }
 
 impl<'k> Ctx<'_, 'k> {
@@ -119,6 +121,15 @@ impl<'k> Ctx<'_, 'k> {
         collection_of(key, entry, kind)
     }
 
+    /// [`Ctx::peek_collection`] for a key that the command would wait for. Something else there is an error when the command looks first; while it
+    /// waits it is no reason to end the wait.
+    pub fn peek_awaited(&mut self, key: &Bytes, kind: Kind) -> Result<Option<Handle>, CommandError> {
+        match self.peek_collection(key, kind) {
+            Err(CommandError::WrongType) if self.waited => Ok(None),
+            other => other,
+        }
+    }
+
     /// What lies in the slot of `key`: for the functions of [`crate::keyspace::types`].
     pub fn reader(&mut self, key: &[u8]) -> Reader<'_, 'k> {
         self.tx.reader(self.client.db(), key)
@@ -140,10 +151,21 @@ impl<'k> Ctx<'_, 'k> {
         if elements <= MAX_INLINE || self.on_pool { Ok(()) } else { Err(Suspend::OnPool.into()) }
     }
 
+    /// Elements that a command which cannot tell before may go through where it runs. When they turn out to be more, and nothing is
+    /// changed yet, [`Ctx::heavy`] sends it to the blocking pool.
+    pub fn budget(&self) -> u64 {
+        if self.on_pool { u64::MAX } else { MAX_INLINE }
+    }
+
+    /// Whether the command may wait: not in EXEC and scripts.
+    pub fn may_block(&self) -> bool {
+        self.within == Within::Nothing && !self.client.denies_blocking()
+    }
+
     /// To be returned by a command that finds nothing to serve and is to wait. Where it cannot wait (in EXEC and scripts) it is answered as if its time had
     /// run out.
     pub fn block(&mut self, block: Block) -> Result<(), CommandError> {
-        if self.within == Within::Nothing && !self.client.denies_blocking() {
+        if self.may_block() {
             return Err(Suspend::Until(block).into());
         }
         block.on_timeout.write(self.reply);

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within,
-    blocking::{Session, Waiter},
+    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
+    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
     error::lossy,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         Client, Reply,
         resp::{Limits, ProtocolError},
     },
+    observe::latency,
     pubsub::EventClass,
     server::Server,
 };
@@ -81,6 +82,8 @@ pub struct Pipeline<'a> {
     after: Vec<After>,
     on_pool: bool,
     retry: Retry,
+    /// Whether it has changed keys that others wait for, and left them to its caller.
+    woke: bool,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     /// Whether something was committed whose durability the replies have to wait for.
@@ -135,6 +138,8 @@ struct Calls {
     nanos: u64,
     /// Duration of the last call, if it wrote.
     last_write: Option<Duration>,
+    /// The last call's command and duration, until it is counted for LATENCY.
+    unnoted: Option<(u32, Duration)>,
 }
 
 impl Calls {
@@ -149,6 +154,7 @@ impl<'a> Pipeline<'a> {
     /// Opens a transaction for what follows.
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
+        reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
         Pipeline {
             server,
             client,
@@ -158,6 +164,7 @@ impl<'a> Pipeline<'a> {
             after: Vec::new(),
             on_pool: false,
             retry: Retry::No,
+            woke: false,
             open: 0,
             awaits_sync: false,
             clock: Clock::start(&server.keyspace),
@@ -236,22 +243,30 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Runs a waiting command again, by whatever thread. False when it goes on waiting.
-    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> bool {
-        let Session { client, reply, scratch } = session;
+    /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
+    /// yet is left in the session.
+    pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
+        let Session { client, reply, scratch, undurable } = session;
         let mut pipeline = Pipeline::begin(server, client, reply, scratch);
         // Where it runs now it must not be put off once more.
         pipeline.on_pool = true;
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
-            match check(server, pipeline.client, command, args) {
-                Ok(()) => drop(pipeline.execute(command, args)),
-                Err(error) => drop(pipeline.refuse(Some(command), &error)),
+            // What else is checked was when it began to wait.
+            if may_write(server, pipeline.client, command.spec, args) {
+                pipeline.execute(command, args);
+            } else {
+                pipeline.error(ROLE_CHANGED);
+                command.stats.failed.fetch_add(1, Relaxed);
             }
         }
-        let served = pipeline.retry != Retry::InVain;
+        pipeline.commit();
+        let retried = Retried { served: pipeline.retry != Retry::InVain, woke: pipeline.woke };
+        if std::mem::take(&mut pipeline.awaits_sync) {
+            *undurable = pipeline.tx.take_undurable();
+        }
         pipeline.finish(args);
-        served
+        retried
     }
 
     /// Replies to a request that is no RESP; the connection ends after it.
@@ -275,8 +290,13 @@ impl<'a> Pipeline<'a> {
         let result = self.call(command, args, waited);
         let outcome = self.conclude(command, args, result);
         let (bytes, commands) = self.tx.size();
-        if self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS) {
+        let full = self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
+        // Who waits for what was written is served before the next command runs.
+        if full || self.tx.is_awaited() {
             self.commit();
+        }
+        if command.spec.flags.has(Flags::WRITE.and(Flags::ALL_KEYS)) && self.retry == Retry::No {
+            self.server.events.blocked.serve(self.server);
         }
         outcome
     }
@@ -293,7 +313,9 @@ impl<'a> Pipeline<'a> {
             let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
             let result = self.call(command, args, waited);
-            if let Err(CommandError::Suspend(suspend)) = &result {
+            if let Err(CommandError::Suspend(suspend)) = &result
+                && !matches!(**suspend, Suspend::Until(_))
+            {
                 // Nothing has happened: whoever takes it up finds what it began with.
                 self.tx.abort();
                 self.after.clear();
@@ -332,7 +354,7 @@ impl<'a> Pipeline<'a> {
     fn call(&mut self, command: &'a Command, args: &[Bytes], waited: Duration) -> Result<(), CommandError> {
         self.count_from(command.index);
         self.client.begin_command(command.index);
-        let start = self.reply.len();
+        let (start, events) = (self.reply.len(), self.after.len());
         let mut ctx = Ctx {
             server: self.server,
             client: &mut *self.client,
@@ -342,24 +364,36 @@ impl<'a> Pipeline<'a> {
             now: self.clock.now(),
             within: Within::Nothing,
             on_pool: self.on_pool,
+            waited: self.retry != Retry::No,
         };
-        let result = (command.spec.handler)(&mut ctx, args);
+        let mut result = (command.spec.handler)(&mut ctx, args);
+        if self.reply.take_overflow() && result.is_ok() {
+            result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
+        }
         if let Err(error) = &result {
             self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
+                // It counts when it comes to its end.
+                self.after.truncate(events);
+                self.client.tally.commands -= 1;
                 self.clock.lap();
                 return result;
             }
             self.error(&error.to_string());
             command.stats.failed.fetch_add(1, Relaxed);
         }
-        if self.tx.pending() {
+        let pending = self.tx.pending();
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        } else if pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
         self.calls.calls += 1;
         self.calls.add(passed);
+        self.note_unnoted();
         self.calls.last_write = command.spec.flags.has(Flags::WRITE).then_some(passed);
+        self.calls.unnoted = Some((command.index, passed));
         if self.is_slow(passed) {
             self.calls.last_write = None;
             self.log_slow(command, args, passed);
@@ -380,7 +414,12 @@ impl<'a> Pipeline<'a> {
                 Outcome::Next
             }
             Suspend::Until(block) => {
-                let waiter = self.server.events.blocked.enter(self.client.db(), block, args);
+                let blocked = &self.server.events.blocked;
+                let waiter = blocked.enter(self.client, command.spec, block, args);
+                // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
+                if !may_write(self.server, self.client, command.spec, args) {
+                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                }
                 self.commit();
                 Outcome::Block(waiter)
             }
@@ -427,14 +466,13 @@ impl<'a> Pipeline<'a> {
 
     /// Commits the open group. When that fails its replies become the error.
     fn commit(&mut self) {
-        let wrote = self.tx.pending();
+        let (wrote, awaited) = (self.tx.pending(), self.tx.take_awaited());
         let committed = self.tx.commit();
         if wrote {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
-        }
-        if wrote {
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
             for (slot, index) in self.tx.committed() {
                 self.client.written.note((slot.db(), slot.number()), index);
             }
@@ -452,9 +490,10 @@ impl<'a> Pipeline<'a> {
             self.scratch.marks.clear();
         }
         self.open = self.scratch.marks.len();
-        // A command that is tried again is run by somebody who goes on to serve others.
-        if self.retry == Retry::No {
-            self.server.events.blocked.serve(self.server);
+        match self.retry {
+            Retry::No if awaited => self.server.events.blocked.serve(self.server),
+            // It is run by somebody who goes on to serve others.
+            _ => self.woke |= awaited,
         }
     }
 
@@ -467,6 +506,7 @@ impl<'a> Pipeline<'a> {
             let passed = self.clock.lap();
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
+            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
             if let Err(error) = durable {
                 self.fail_from(0, error);
             }
@@ -500,6 +540,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
+        let start = self.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
@@ -507,6 +548,9 @@ impl<'a> Pipeline<'a> {
             multi.refuse();
         }
         self.error(&error.to_string());
+        if !self.client.wants_reply() {
+            self.reply.truncate(start);
+        }
         Outcome::Next
     }
 
@@ -524,10 +568,26 @@ impl<'a> Pipeline<'a> {
     }
 
     fn flush_calls(&mut self) {
+        self.note_unnoted();
         let calls = std::mem::take(&mut self.calls);
         if let Some(command) = calls.command.and_then(|index| self.server.commands.get(index)) {
             command.stats.calls.fetch_add(calls.calls, Relaxed);
             command.stats.usec.fetch_add(calls.usec + calls.nanos.div_ceil(1000), Relaxed);
+        }
+    }
+
+    /// Counts the time of the last command for LATENCY, now that its share of commits is known.
+    fn note_unnoted(&mut self) {
+        let Some((index, passed)) = self.calls.unnoted.take() else { return };
+        let Some(command) = self.server.commands.get(index) else { return };
+        let config = &self.server.config;
+        if config.latency_tracking() {
+            command.stats.times.add(passed);
+        }
+        let threshold = config.latency_monitor_threshold();
+        if !threshold.is_zero() && passed >= threshold {
+            let event = if command.spec.flags.has(Flags::FAST) { latency::FAST_COMMAND } else { latency::COMMAND };
+            self.server.latency.record(event, self.clock.now() / 1000, passed);
         }
     }
 
@@ -563,10 +623,15 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if !open && !server.config.requirepass().is_empty() {
         return Err(CommandError::Static("NOAUTH Authentication required."));
     }
-    if spec.flags.has(Flags::WRITE) && server.replication.is_slave() && !may_write_apart(server, client, spec, args) {
+    if !may_write(server, client, spec, args) {
         return Err(CommandError::Static("READONLY You can't write against a read only replica."));
     }
-    Ok(())
+    admission::refusal(server, spec.flags).map_or(Ok(()), Err)
+}
+
+/// Whether the command does not write, or this node takes its writes from clients.
+fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    !spec.flags.has(Flags::WRITE) || !server.replication.is_slave() || may_write_apart(server, client, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were

@@ -32,6 +32,14 @@ pub fn add(stored: &[u8], increment: &[u8]) -> Result<String, CommandError> {
     Ok(print(sum))
 }
 
+/// Whether a number is finite.
+///
+/// # Errors
+/// `ERR value is not a valid float`.
+pub fn is_finite(text: &[u8]) -> Result<bool, CommandError> {
+    parse(text).map(|number| number.is_finite()).ok_or(CommandError::NotFloat)
+}
+
 /// Reads what C's `strtold` reads, with nothing before or after it: decimal or hexadecimal, with or without an
 /// exponent, or an infinity. NaN, and numbers too large or too small to be told from infinity or zero, are refused.
 pub fn parse(text: &[u8]) -> Option<X87DoubleExtended> {

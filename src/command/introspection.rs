@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Command, CommandError, Ctx, Flags, Group, Keys, Lookup, Spec, glob};
+use super::{Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, glob, key_flags};
 use crate::net::Reply;
 
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE);
@@ -48,6 +48,16 @@ static SUBCOMMANDS: &[Spec] = &[
         summary: "Returns the keys that a full command names.",
         usage: "command [arg ...]",
         handler: getkeys,
+        ..BASE
+    },
+    Spec {
+        name: "getkeysandflags",
+        arity: -4,
+        since: "7.0.0",
+        complexity: "O(N), N being the number of arguments.",
+        summary: "Returns the keys that a full command names, and what it does with each.",
+        usage: "command [arg ...]",
+        handler: getkeysandflags,
         ..BASE
     },
     Spec {
@@ -118,7 +128,7 @@ fn describe(ctx: &mut Ctx<'_, '_>, command: &Command) {
     }
     simple_set(reply, &categories(spec));
     reply.array(0);
-    key_specs(reply, spec);
+    key_specs(reply, command);
     let subcommands: Vec<&Command> = ctx.server.commands.subcommands(command).collect();
     ctx.reply.array(subcommands.len());
     for sub in subcommands {
@@ -134,7 +144,7 @@ fn simple_set(reply: &mut Reply, words: &[&str]) {
 }
 
 /// ACL categories, which follow from flags and chapter.
-fn categories(spec: &Spec) -> Vec<&'static str> {
+pub fn categories(spec: &Spec) -> Vec<&'static str> {
     let flags = spec.flags;
     let on_data = flags.has(Flags::WRITE) || flags.has(Flags::READONLY);
     let dangerous = flags.has(Flags::DANGEROUS) || flags.has(Flags::ADMIN);
@@ -155,12 +165,27 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     .collect()
 }
 
-fn key_specs(reply: &mut Reply, spec: &Spec) {
-    let Keys::Range { first, last, step } = spec.keys else { return reply.array(0) };
-    reply.array(1);
+/// Where the keys stand, with what is done to them: the first one apart when that differs.
+fn key_specs(reply: &mut Reply, command: &Command) {
+    let Keys::Range { first, last, step } = command.spec.keys else { return reply.array(0) };
+    let (of_first, of_others) = key_flags::of_command(&command.full_name, command.spec);
+    let mut of_first = of_first.to_vec();
+    if key_flags::vary(&command.full_name) {
+        of_first.push("variable_flags");
+    }
+    if of_first == of_others || i64::from(last) == first as i64 {
+        reply.array(1);
+        return key_spec(reply, &of_first, first, last, step);
+    }
+    reply.array(2);
+    key_spec(reply, &of_first, first, first as i32, step);
+    key_spec(reply, of_others, first + step, last, step);
+}
+
+fn key_spec(reply: &mut Reply, flags: &[&str], first: usize, last: i32, step: usize) {
     reply.map(3);
     reply.bulk(b"flags");
-    simple_set(reply, if spec.flags.has(Flags::WRITE) { &["RW", "access", "update"] } else { &["RO", "access"] });
+    simple_set(reply, flags);
     reply.bulk(b"begin_search");
     reply.map(2);
     reply.bulk(b"type");
@@ -213,7 +238,29 @@ fn list(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 }
 
 fn getkeys(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let (_, found) = find_keys(ctx, args.get(2..).unwrap_or_default())?;
+    ctx.reply.array(found.len());
+    for found in found {
+        ctx.reply.bulk(&found.key);
+    }
+    Ok(())
+}
+
+fn getkeysandflags(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let args = args.get(2..).unwrap_or_default();
+    let (command, found) = find_keys(ctx, args)?;
+    let (of_first, of_others) = key_flags::of_request(&command.full_name, command.spec, args);
+    ctx.reply.array(found.len());
+    for (nth, found) in found.iter().enumerate() {
+        ctx.reply.array(2);
+        ctx.reply.bulk(&found.key);
+        simple_set(ctx.reply, if nth == 0 { of_first } else { of_others });
+    }
+    Ok(())
+}
+
+/// The command that `args` ask for, and the keys they name.
+fn find_keys<'s>(ctx: &Ctx<'s, '_>, args: &[Bytes]) -> Result<(&'s Command, Vec<KeyRef>), CommandError> {
     let Lookup::Found(command) = ctx.server.commands.lookup(args) else {
         return Err(CommandError::Static("ERR Invalid command specified"));
     };
@@ -225,14 +272,11 @@ fn getkeys(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     }
     let mut found = Vec::new();
     command.spec.keys.collect(ctx.db(), args, &mut found);
-    if found.is_empty() {
+    // The manual says whether there must be any, as in EVAL.
+    if found.is_empty() && !command.spec.usage.contains("numkeys [key") {
         return Err(CommandError::Static("ERR Invalid arguments specified for command"));
     }
-    ctx.reply.array(found.len());
-    for found in found {
-        ctx.reply.bulk(&found.key);
-    }
-    Ok(())
+    Ok((command, found))
 }
 
 fn docs(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {

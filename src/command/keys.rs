@@ -3,9 +3,11 @@
 mod dump;
 pub(super) mod expire;
 mod migrate;
-mod object;
+pub(super) mod object;
 mod transfer;
 pub(super) mod values;
+
+pub use object::encoding_at;
 
 use bytes::Bytes;
 

@@ -5,28 +5,37 @@
 //! one reply; everything that all commands share (authentication, arity, keys and their locks,
 //! replica rules, commit, statistics) is the dispatcher's.
 
+mod acl;
+pub mod admission;
 mod bitmap;
 pub mod blocking;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod context;
 mod debug;
 mod dispatch;
+mod elements;
 mod error;
 pub mod float;
 pub mod geo;
 pub mod glob;
+mod hash;
 mod help;
 mod hyperloglog;
 mod introspection;
+mod key_flags;
 mod keys;
+mod latency;
+mod memory;
 pub mod numbers;
 mod persistence;
 mod pika;
 mod replication;
 mod scan;
 mod server;
+mod set;
 mod slowlog;
 mod sort;
 mod spec;
@@ -34,6 +43,7 @@ mod string;
 mod table;
 mod transactions;
 mod wait;
+mod zset;
 
 pub use context::{Ctx, Within};
 pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
@@ -49,9 +59,15 @@ pub static FAMILIES: &[&[Spec]] = &[
     introspection::INTROSPECTION,
     server::SERVER,
     slowlog::SLOWLOG,
+    latency::LATENCY,
+    memory::MEMORY,
+    acl::ACL,
+    cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
     string::STRING,
+    hash::HASH,
+    set::SET,
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
@@ -60,4 +76,5 @@ pub static FAMILIES: &[&[Spec]] = &[
     sort::SORT,
     wait::WAIT,
     pika::PIKA,
+    zset::ZSET,
 ];

@@ -1,4 +1,4 @@
-//! Commands that save: BGSAVE, and LASTSAVE, which tells when.
+//! Commands that save: SAVE, BGSAVE, BGREWRITEAOF, and LASTSAVE, which tells when.
 
 use bytes::Bytes;
 
@@ -22,6 +22,12 @@ const BASE: Spec = Spec {
 /// The family's part of the command table.
 pub static PERSISTENCE: &[Spec] = &[
     Spec {
+        name: "bgrewriteaof",
+        summary: "Writes all data to the engines' files, so that a start has no log to replay, in the background.",
+        handler: bgrewriteaof,
+        ..BASE
+    },
+    Spec {
         name: "bgsave",
         arity: -1,
         summary: "Puts a copy of all data, by hard links, into a new folder under dump-path, in the background.",
@@ -35,6 +41,14 @@ pub static PERSISTENCE: &[Spec] = &[
         handler: lastsave,
         ..BASE
     },
+    Spec {
+        name: "save",
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::BLOCKING_POOL),
+        complexity: "O(N), N being the number of slots.",
+        summary: "As BGSAVE, and answers when it is done.",
+        handler: save,
+        ..BASE
+    },
 ];
 
 /// `BGSAVE [SCHEDULE]`
@@ -45,11 +59,35 @@ fn bgsave(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         [word] if word.eq_ignore_ascii_case(b"schedule") => {}
         _ => return Err(CommandError::Syntax),
     }
-    ctx.server
-        .bgsave
-        .start(ctx.server.keyspace.clone(), Origin::of(&ctx.server.config))
-        .map_err(|e| CommandError::Text(format!("ERR {e}")))?;
+    start(ctx)?;
     ctx.reply.simple("Background saving started");
+    Ok(())
+}
+
+/// Begins a save.
+fn start(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
+    let begun = ctx.server.bgsave.start(ctx.server.keyspace.clone(), Origin::of(&ctx.server.config));
+    begun.map_err(|e| CommandError::Text(format!("ERR {e}")))
+}
+
+/// `SAVE`
+fn save(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    start(ctx)?;
+    ctx.server.bgsave.wait().map_err(|e| CommandError::Text(format!("ERR {e}")))?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// `BGREWRITEAOF`: what it is for in Redis, a log that is quick to load, is here a log that the engines' files are ahead of.
+fn bgrewriteaof(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    let keyspace = ctx.server.keyspace.clone();
+    let flush = move || match keyspace.flush_all_engines() {
+        Ok(()) => tracing::info!("BGREWRITEAOF: all data flushed"),
+        Err(e) => tracing::error!("BGREWRITEAOF failed: {e}"),
+    };
+    let thread = std::thread::Builder::new().name("bgrewriteaof".into()).spawn(flush);
+    thread.map_err(|e| CommandError::Text(format!("ERR no thread to flush with: {e}")))?;
+    ctx.reply.simple("Background append only file rewriting started");
     Ok(())
 }
 

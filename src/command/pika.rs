@@ -297,7 +297,7 @@ fn scan_fields(ctx: &mut Ctx<'_, '_>, args: &[Bytes], reverse: bool) -> Result<(
         ctx.heavy(Handle::len(&handle))?;
         let now = ctx.now;
         hash::each(&mut ctx.reader(&args[1]), &handle, now, &mut |name, field| {
-            nearest.offer(name, || field.value);
+            nearest.offer(name, || Bytes::copy_from_slice(field.value));
             true
         })?;
     }

@@ -77,7 +77,10 @@ fn slaveof(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let host = std::str::from_utf8(host).ok().filter(|h| !h.is_empty() && !h.contains(char::is_whitespace));
     let host = host.ok_or(CommandError::Static("ERR Invalid master host"))?;
     match replication.slaveof(host, port, force).map_err(failed)? {
-        Followed::Yes => ctx.reply.ok(),
+        Followed::Yes => {
+            ctx.server.events.blocked.end_writers();
+            ctx.reply.ok()
+        }
         Followed::Already => ctx.reply.simple("OK Already connected to specified master"),
     }
     Ok(())

@@ -224,7 +224,8 @@ fn scan(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 const INVALID_CURSOR: CommandError = CommandError::Static("ERR invalid cursor");
 
-fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
+/// Reads a cursor argument.
+pub(super) fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(INVALID_CURSOR)
 }
 

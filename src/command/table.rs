@@ -9,6 +9,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 use super::{FAMILIES, Spec};
+use crate::observe::CallTimes;
 
 /// Longer names are no command's.
 const MAX_NAME: usize = 32;
@@ -38,6 +39,8 @@ pub struct CommandStats {
     pub rejected: AtomicU64,
     /// Times it ran and answered an error.
     pub failed: AtomicU64,
+    /// How long it took each time, if `latency-tracking` is on.
+    pub times: CallTimes,
 }
 
 impl CommandStats {
@@ -45,6 +48,7 @@ impl CommandStats {
         for counter in [&self.calls, &self.usec, &self.rejected, &self.failed] {
             counter.store(0, Relaxed);
         }
+        self.times.reset();
     }
 }
 

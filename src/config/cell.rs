@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::table::Setting;
-use super::value::{Value, split_master};
+use super::value::{Kind, Value, parse_percentiles, split_master};
 
 /// A setting and its value. A number is one relaxed load, a text one `Arc` clone.
 pub(super) struct Cell {
@@ -89,10 +89,19 @@ impl Typed for bool {
     }
 }
 
-/// Settings of time are whole seconds.
 impl Typed for Duration {
     fn read(cell: &Cell) -> Self {
-        Duration::from_secs(Typed::read(cell))
+        match cell.setting.kind {
+            Kind::Milliseconds { .. } => Duration::from_millis(Typed::read(cell)),
+            _ => Duration::from_secs(Typed::read(cell)),
+        }
+    }
+}
+
+/// Percentages.
+impl Typed for Vec<f64> {
+    fn read(cell: &Cell) -> Self {
+        parse_percentiles(&cell.text()).unwrap_or_default()
     }
 }
 

@@ -59,3 +59,16 @@ choice! {
         Trace = "trace",
     }
 }
+
+choice! {
+    /// Who may use DEBUG.
+    DebugAccess {
+        /// Nobody.
+        No = "no",
+        /// Connections from this machine.
+        #[default]
+        Local = "local",
+        /// Everybody.
+        Yes = "yes",
+    }
+}

@@ -6,6 +6,7 @@
 mod cell;
 mod choice;
 mod error;
+mod events;
 mod file;
 mod rewrite;
 mod table;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use choice::{Compression, LogLevel, SyncMode};
+pub use choice::{Compression, DebugAccess, LogLevel, SyncMode};
 pub use error::{ConfigError, ConfigSetError, Place, Problem, RewriteError};
+pub use events::EventClasses;
 pub use table::{SETTINGS, Setting, TakesEffect};
 pub use value::{Kind, MAX_PORT, Value, ValueError};
 
@@ -82,7 +84,8 @@ impl Config {
         found
     }
 
-    /// Changes settings at run time, all of them or, on an error, none.
+    /// Changes settings at run time, all of them or, on an error, none. One that needs a restart, or is fixed, may be
+    /// set to what it is: tools write back what they read.
     pub fn set(&self, pairs: &[(&str, &str)]) -> Result<(), ConfigSetError> {
         let _writing = self.writing.lock();
         let mut changes: Vec<(&Cell, Value)> = Vec::with_capacity(pairs.len());
@@ -90,6 +93,10 @@ impl Config {
             let cell = self.cells.named(name).ok_or_else(|| ConfigSetError::Unknown(name.to_string()))?;
             let refused = |why: String| ConfigSetError::Refused { name: name.to_string(), why };
             if cell.setting.takes_effect == TakesEffect::AtStart {
+                let kind = cell.setting.kind;
+                if kind.format(&cell.value()) == text || kind.parse(text).is_ok_and(|value| value == cell.value()) {
+                    continue;
+                }
                 return Err(refused("can't set immutable config".into()));
             }
             if changes.iter().any(|(other, _)| std::ptr::eq(*other, cell)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cell::{Cell, Typed};
 use super::value::{Kind, MAX_PORT, Value};
-use super::{Compression, Config, LogLevel, SyncMode};
+use super::{Compression, Config, DebugAccess, EventClasses, LogLevel, SyncMode};
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
@@ -15,6 +15,7 @@ const GIB: i64 = 1 << 30;
 const TIB: i64 = 1 << 40;
 /// An upper bound for seconds and counts that have no other: what fits 31 bits.
 const LARGE: i64 = i32::MAX as i64;
+const LARGEST_NEGATIVE: i64 = i32::MIN as i64;
 
 /// One setting.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub enum TakesEffect {
     AtOnce,
     /// At the next start: CONFIG SET refuses it.
     AtStart,
+    /// Never: a setting of Redis's memory layout, which CONFIG SET and GET keep for tools that set it.
+    Never,
 }
 
 impl Setting {
@@ -62,6 +65,7 @@ impl Setting {
         let when = match self.takes_effect {
             TakesEffect::AtOnce => "CONFIG SET changes it",
             TakesEffect::AtStart => "needs a restart",
+            TakesEffect::Never => "without effect",
         };
         format!("Default: {default}. Values: {}; {when}.", self.kind.accepts())
     }
@@ -130,12 +134,19 @@ settings! {
         "Clients connected at one time; the next one is told so and closed.";
     proto_max_bulk_len: usize = "proto-max-bulk-len", Kind::Size { min: MIB, max: 512 * MIB }, "512M", AtOnce,
         "The longest single argument of a command, in bytes, and so the longest value.";
+    max_reply_size: usize = "max-reply-size", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
+        "Bytes that the reply to one command may have; the command that asks for more is refused.";
     client_query_buffer_limit: usize = "client-query-buffer-limit", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
         "Bytes of commands a client may have sent that were not yet executed; more closes its connection.";
+    tracking_table_max_keys: usize = "tracking-table-max-keys", Kind::Integer { min: 0, max: i64::MAX }, "1000000", AtOnce,
+        "Keys that CLIENT TRACKING remembers who read them; beyond it some are invalidated early; 0 = no limit.";
     thread_num: usize = "thread-num", Kind::Integer { min: 0, max: 1024 }, "0", AtStart,
         "Threads that read, execute and answer commands; 0 = one a processor core.";
     requirepass: Arc<str> = "requirepass", Kind::Secret, "", AtOnce,
         "The password that clients (AUTH) and replicas must give; empty = none.";
+
+    enable_debug_command: DebugAccess = "enable-debug-command", Kind::Choice(DebugAccess::NAMES), "local", AtStart,
+        "Who may use DEBUG: no, local (connections from this machine) or yes.";
 
     // The process.
     dir: PathBuf = "dir", Kind::Path { may_be_empty: false }, "./data", AtStart,
@@ -166,8 +177,12 @@ settings! {
         "The folder for snapshots, made by BGSAVE or for a replica's full sync.";
     db_sync_path: PathBuf = "db-sync-path", Kind::Path { may_be_empty: false }, "./dbsync", AtStart,
         "The folder where a replica receives a full sync.";
-    sync: SyncMode = "sync", Kind::Choice(SyncMode::NAMES), "everysec", AtOnce,
+    sync: SyncMode = "sync" | "appendfsync", Kind::Choice(SyncMode::NAMES), "everysec", AtOnce,
         "When a write is forced to the disk: no (when the system likes), everysec, or always (before its reply).";
+
+    // The memory.
+    maxmemory: u64 = "maxmemory", Kind::Size { min: 0, max: i64::MAX }, "0", AtOnce,
+        "Bytes of memory in use beyond which commands that may grow the data are refused; 0 = no limit.";
 
     // The engine.
     cache: usize = "cache", Kind::Size { min: 0, max: TIB }, "64M", AtStart,
@@ -217,17 +232,67 @@ settings! {
     snapshot_ttl: Duration = "snapshot-ttl", Kind::Seconds { min: 1, max: LARGE }, "600", AtOnce,
         "How long a snapshot made for a full sync is kept after it was last used.";
 
+    min_replicas_to_write: usize = "min-replicas-to-write" | "min-slaves-to-write", Kind::Integer { min: 0, max: LARGE }, "0", AtOnce,
+        "Replicas that must be online and near for a master to accept writes; 0 = none.";
+    min_replicas_max_lag: Duration = "min-replicas-max-lag" | "min-slaves-max-lag", Kind::Seconds { min: 0, max: LARGE }, "10", AtOnce,
+        "The longest silence of a replica that min-replicas-to-write counts; 0 turns both off.";
+    slave_serve_stale_data: bool = "slave-serve-stale-data" | "replica-serve-stale-data", Kind::Bool, "yes", AtOnce,
+        "Whether a replica answers reads while it has no link to its master.";
+
+    // The data types.
+    hash_max_listpack_entries: usize = "hash-max-listpack-entries" | "hash-max-ziplist-entries", Kind::Integer { min: 0, max: i64::MAX }, "512", AtOnce,
+        "Fields up to which OBJECT ENCODING calls a hash a listpack.";
+    hash_max_listpack_value: usize = "hash-max-listpack-value" | "hash-max-ziplist-value", Kind::Size { min: 0, max: i64::MAX }, "64", AtOnce,
+        "Bytes of a field or value up to which OBJECT ENCODING calls a hash a listpack.";
+    set_max_intset_entries: usize = "set-max-intset-entries", Kind::Integer { min: 0, max: i64::MAX }, "512", AtOnce,
+        "Members up to which OBJECT ENCODING calls a set of integers an intset.";
+    zset_max_listpack_entries: usize = "zset-max-listpack-entries" | "zset-max-ziplist-entries", Kind::Integer { min: 0, max: i64::MAX }, "128", AtOnce,
+        "Members up to which OBJECT ENCODING calls a sorted set a listpack.";
+    zset_max_listpack_value: usize = "zset-max-listpack-value" | "zset-max-ziplist-value", Kind::Size { min: 0, max: i64::MAX }, "64", AtOnce,
+        "Bytes of a member up to which OBJECT ENCODING calls a sorted set a listpack.";
+    stream_node_max_bytes: usize = "stream-node-max-bytes", Kind::Size { min: 0, max: i64::MAX }, "4K", AtOnce,
+        "Bytes of entries that a node of a stream takes; `XTRIM ~` drops whole nodes; 0 = no limit.";
+    stream_node_max_entries: usize = "stream-node-max-entries", Kind::Integer { min: 0, max: i64::MAX }, "100", AtOnce,
+        "Entries that a node of a stream takes; `XTRIM ~` drops whole nodes; 0 = no limit.";
+    hll_sparse_max_bytes: usize = "hll-sparse-max-bytes", Kind::Size { min: 0, max: i64::MAX }, "3000", AtOnce,
+        "Bytes up to which a HyperLogLog is kept in its sparse form.";
+
+    // Scripts and events.
+    busy_reply_threshold: Duration = "busy-reply-threshold" | "lua-time-limit", Kind::Milliseconds { min: 0, max: i64::MAX }, "5000", AtOnce,
+        "How long a script runs before others are answered BUSY and may kill it; 0 = no limit.";
+    notify_keyspace_events: EventClasses = "notify-keyspace-events", Kind::Events, "", AtOnce,
+        "Which changes of keys are published: K (by key) or E (by event), and the classes of events.";
+
     // The slow log.
     slowlog_log_slower_than: i64 = "slowlog-log-slower-than", Kind::Integer { min: -1, max: i64::MAX }, "10000", AtOnce,
         "Microseconds from which a command enters the slow log; 0 = every command, -1 = none.";
     slowlog_max_len: usize = "slowlog-max-len", Kind::Integer { min: 0, max: 1_000_000 }, "128", AtOnce,
         "Entries the slow log keeps.";
 
-    // Settings of Redis that its tools ask for.
+    latency_monitor_threshold: Duration = "latency-monitor-threshold", Kind::Milliseconds { min: 0, max: i64::MAX }, "0", AtOnce,
+        "Milliseconds from which an event enters LATENCY; 0 = none.";
+    latency_tracking: bool = "latency-tracking", Kind::Bool, "yes", AtOnce,
+        "Whether LATENCY HISTOGRAM and INFO latencystats count how long each command takes.";
+    latency_tracking_info_percentiles: Vec<f64> = "latency-tracking-info-percentiles", Kind::Percentiles, "50 99 99.9", AtOnce,
+        "The percentiles of INFO latencystats.";
+
+    // Settings of Redis that mean nothing here, but that tools set.
+    list_max_listpack_size: i64 = "list-max-listpack-size" | "list-max-ziplist-size", Kind::Integer { min: LARGEST_NEGATIVE, max: LARGE }, "-2", Never,
+        "How large the nodes of a list in Redis's memory become. Here lists lie on disk, element by element.";
+    list_compress_depth: i64 = "list-compress-depth", Kind::Integer { min: 0, max: LARGE }, "0", Never,
+        "How many nodes at each end of a list in Redis's memory stay uncompressed. Here the engine compresses.";
+    aof_use_rdb_preamble: bool = "aof-use-rdb-preamble", Kind::Bool, "yes", Never,
+        "How Redis's append-only file begins. The binlog holds records only.";
+
+    // Settings of Redis that have one value here.
     save: Arc<str> = "save", Kind::Fact, "", AtStart,
         "Redis's points for saving its memory to disk. There are none here: every write goes to the binlog.";
-    appendonly: Arc<str> = "appendonly", Kind::Fact, "no", AtStart,
-        "Redis's append-only file. There is none here: the binlog, always on, takes its place.";
+    appendonly: Arc<str> = "appendonly", Kind::Fact, "yes", AtStart,
+        "Redis's append-only file. Here it is the binlog, which is always on.";
+    maxmemory_policy: Arc<str> = "maxmemory-policy", Kind::Fact, "noeviction", AtStart,
+        "What goes when maxmemory is reached. Nothing: the data lie on disk, and no key is dropped to save memory.";
+    maxmemory_clients: Arc<str> = "maxmemory-clients", Kind::Fact, "0", AtStart,
+        "Memory of clients beyond which Redis disconnects some. There is no such limit here.";
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ fn get_answers_aliases_and_facts() {
     let names: Vec<String> = config.get(|name| name.ends_with("read-only")).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["slave-read-only", "replica-read-only"]);
     assert_eq!(value(&config, "save"), "");
-    assert_eq!(value(&config, "appendonly"), "no");
+    assert_eq!(value(&config, "appendonly"), "yes");
     assert_eq!(value(&config, "write-buffer-size"), "67108864");
     assert_eq!(value(&config, "slave-read-only"), "yes");
 }
@@ -176,7 +176,7 @@ fn set_changes_all_or_nothing() {
     let failed =
         |name: &str, why: &str| format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}");
     assert_eq!(refused(&[("timeout", "9"), ("port", "1")]), failed("port", "can't set immutable config"));
-    assert_eq!(refused(&[("appendonly", "yes")]), failed("appendonly", "can't set immutable config"));
+    assert_eq!(refused(&[("appendonly", "no")]), failed("appendonly", "can't set immutable config"));
     assert_eq!(refused(&[("timeout", "9"), ("timeout", "8")]), failed("timeout", "duplicate parameter"));
     assert_eq!(
         refused(&[("timeout", "9"), ("maxclients", "many")]),
@@ -194,6 +194,25 @@ fn set_changes_all_or_nothing() {
     assert_eq!(refused(&[("binlog-file-size", "x")]), failed("binlog-file-size", "argument must be a memory value"));
     assert_eq!(config.timeout().as_secs(), 5);
     assert!(!changes.has_changed().unwrap());
+}
+
+#[test]
+fn set_takes_back_all_that_get_answers() {
+    let config = Config::load(Some(Path::new(SHIPPED)), &[]).unwrap();
+    let before = config.get(|_| true);
+    for (name, value) in &before {
+        config.set(&[(name, value)]).unwrap();
+    }
+    assert_eq!(config.get(|_| true), before);
+}
+
+#[test]
+fn milliseconds_events_and_percentiles_read_as_types() {
+    let config = Config::load(None, &pairs(&[("lua-time-limit", "10"), ("notify-keyspace-events", "KEx")])).unwrap();
+    assert_eq!(config.busy_reply_threshold(), Duration::from_millis(10));
+    assert!(config.notify_keyspace_events().publishes(EventClasses::EXPIRED));
+    assert_eq!(config.latency_tracking_info_percentiles(), [50.0, 99.0, 99.9]);
+    assert_eq!(value(&config, "busy-reply-threshold"), "10");
 }
 
 #[test]

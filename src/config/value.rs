@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::events::EventClasses;
+
 /// The highest client port: the snapshot service listens 10001 above it.
 pub const MAX_PORT: i64 = 65535 - 10001;
 
@@ -16,6 +18,8 @@ pub enum Kind {
     Size { min: i64, max: i64 },
     /// Whole seconds from `min` to `max`.
     Seconds { min: i64, max: i64 },
+    /// Whole milliseconds from `min` to `max`.
+    Milliseconds { min: i64, max: i64 },
     /// `yes` or `no`.
     Bool,
     /// One of these names; several may stand for one number, the first of them is its name.
@@ -30,6 +34,10 @@ pub enum Kind {
     Addresses,
     /// `host port` or `host:port` of a master; empty or `no one` for none.
     Master,
+    /// Letters of classes of keyspace events.
+    Events,
+    /// Percentages from 0 to 100, separated by spaces; may be none.
+    Percentiles,
     /// What CONFIG GET answers for a setting of Redis that is no setting here.
     Fact,
 }
@@ -53,6 +61,8 @@ pub enum ValueError {
     NotOneLine,
     NotAddress,
     NotMaster,
+    NotEvents,
+    NotPercentiles,
     Fact,
 }
 
@@ -75,6 +85,8 @@ impl fmt::Display for ValueError {
             ValueError::NotOneLine => write!(f, "must be one line of text that neither starts nor ends with a space"),
             ValueError::NotAddress => write!(f, "is not a list of IP addresses"),
             ValueError::NotMaster => write!(f, "is not a master: HOST:PORT, with a port from 1 to {MAX_PORT}"),
+            ValueError::NotEvents => write!(f, "is not made of the letters KEAg$lshzxetdmn"),
+            ValueError::NotPercentiles => write!(f, "is not a list of percentages from 0 to 100"),
             ValueError::Fact => write!(f, "cannot be set"),
         }
     }
@@ -102,7 +114,7 @@ impl Kind {
     /// Reads a value as it stands in the conf file, on the command line or in CONFIG SET.
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         match *self {
-            Kind::Integer { min, max } | Kind::Seconds { min, max } => {
+            Kind::Integer { min, max } | Kind::Seconds { min, max } | Kind::Milliseconds { min, max } => {
                 let number = text.parse().map_err(|_| ValueError::NotInteger)?;
                 within(number, min, max, false)
             }
@@ -136,6 +148,15 @@ impl Kind {
                     Ok(Value::Text(format!("{host} {port}").into()))
                 }
             },
+            Kind::Events => {
+                let classes = EventClasses::parse(text).ok_or(ValueError::NotEvents)?;
+                Ok(Value::Number(classes.bits()))
+            }
+            Kind::Percentiles => {
+                let percentiles = parse_percentiles(text).ok_or(ValueError::NotPercentiles)?;
+                let words: Vec<String> = percentiles.iter().map(f64::to_string).collect();
+                Ok(Value::Text(words.join(" ").into()))
+            }
             Kind::Fact => Err(ValueError::Fact),
         }
     }
@@ -145,6 +166,7 @@ impl Kind {
         match (self, value) {
             (_, Value::Text(text)) => text.to_string(),
             (Kind::Bool, Value::Number(number)) => if *number == 0 { "no" } else { "yes" }.to_string(),
+            (Kind::Events, Value::Number(bits)) => EventClasses::from_bits(*bits).to_string(),
             (Kind::Choice(names), Value::Number(number)) => {
                 names.iter().find(|(_, n)| n == number).map(|(name, _)| name.to_string()).unwrap_or_default()
             }
@@ -165,6 +187,7 @@ impl Kind {
         match self {
             Kind::Integer { min, max } => format!("{min} to {max}"),
             Kind::Seconds { min, max } => format!("{min} to {max} seconds"),
+            Kind::Milliseconds { min, max } => format!("{min} to {max} milliseconds"),
             Kind::Size { min, max } => format!("{} to {}", short_size(*min), short_size(*max)),
             Kind::Bool => "yes or no".into(),
             Kind::Choice(names) => canonical_names(names).join(", "),
@@ -173,6 +196,8 @@ impl Kind {
             Kind::Path { may_be_empty: false } => "a path".into(),
             Kind::Addresses => "IP addresses, or * for all".into(),
             Kind::Master => "HOST:PORT, or empty".into(),
+            Kind::Events => "letters of KEAg$lshzxetdmn, or empty".into(),
+            Kind::Percentiles => "percentages, or empty".into(),
             Kind::Fact => "fixed".into(),
         }
     }
@@ -229,6 +254,12 @@ pub(super) fn split_master(text: &str) -> Option<(&str, u16)> {
     let port = port.trim().parse().ok().filter(|port| (1..=MAX_PORT).contains(&i64::from(*port)))?;
     let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control());
     plain.then_some((host, port))
+}
+
+/// Percentages separated by spaces.
+pub(super) fn parse_percentiles(text: &str) -> Option<Vec<f64>> {
+    let percentile = |word: &str| word.parse().ok().filter(|number| (0.0..=100.0).contains(number));
+    text.split_whitespace().map(percentile).collect()
 }
 
 fn canonical_names(names: &'static [(&'static str, i64)]) -> Vec<&'static str> {
@@ -312,6 +343,15 @@ mod tests {
         assert_eq!(text(Kind::Addresses, "*").as_deref(), Some("0.0.0.0"));
         assert_eq!(Kind::Addresses.parse(""), Err(ValueError::NotAddress));
         assert_eq!(Kind::Addresses.parse("localhost"), Err(ValueError::NotAddress));
+    }
+
+    #[test]
+    fn percentiles_are_a_list() {
+        assert_eq!(text(Kind::Percentiles, "0.0 50.0  99.9 100").as_deref(), Some("0 50 99.9 100"));
+        assert_eq!(text(Kind::Percentiles, "").as_deref(), Some(""));
+        for input in ["10.0 50.0 a", "10.0 50.0 101.0", "-1", "nan"] {
+            assert_eq!(Kind::Percentiles.parse(input), Err(ValueError::NotPercentiles), "{input}");
+        }
     }
 
     #[test]

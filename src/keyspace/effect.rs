@@ -277,14 +277,15 @@ fn bad(args: &[&[u8]]) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::binlog::{Draft, Position, RunDecoder, decode_body};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, HashMap};
 
+    /// A slot in memory.
     #[derive(Default)]
-    struct Map(HashMap<Bytes, Entry>, BTreeMap<(Space, Vec<u8>), Bytes>);
+    pub struct Map(HashMap<Bytes, Entry>, BTreeMap<(Space, Vec<u8>), Bytes>);
 
     impl Read for Map {
         fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {

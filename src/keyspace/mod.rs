@@ -49,7 +49,7 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction};
+pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
@@ -108,7 +108,7 @@ impl Database {
 }
 
 /// The hash slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it, mod 16384, as in Redis Cluster.
-fn hash_slot(key: &[u8]) -> usize {
+pub fn hash_slot(key: &[u8]) -> usize {
     let tagged = memchr::memchr(b'{', key).and_then(|open| {
         let rest = &key[open + 1..];
         memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])
@@ -231,6 +231,11 @@ impl Keyspace {
         self.env.term.store(term, Ordering::Relaxed);
     }
 
+    /// Engines that were replaced and still wait to be deleted, because somebody reads from them.
+    pub fn retiring(&self) -> usize {
+        self.env.retiring.load(Ordering::Acquire)
+    }
+
     /// Bytes of the block cache in use.
     pub fn block_cache_usage(&self) -> usize {
         self.env.engine.block_cache_usage()
@@ -251,6 +256,16 @@ impl Keyspace {
         let on_disk = db.map(|db| self.db(db).index);
         let chosen = self.databases.iter().filter(|d| on_disk.is_none_or(|index| d.index == index));
         chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
+    }
+
+    /// Waits until these writes are on stable storage. Blocks.
+    pub fn wait_durable(&self, writes: &Undurable) -> Result<(), Error> {
+        for &(db, slot, index) in &writes.0 {
+            if let Some(slot) = self.databases.get(db).and_then(|database| database.slots.get(slot)) {
+                slot.sync_to(index)?;
+            }
+        }
+        Ok(())
     }
 
     /// The maintenance locks of all slots.
@@ -329,6 +344,14 @@ impl Keyspace {
             std::thread::sleep(generations::RETIRE_POLL);
         }
         closed && self.env.retiring.load(Ordering::Acquire) == 0
+    }
+
+    /// Flushes everything to the engines' files and forgets what is cached of them, so that what is read next comes from there.
+    pub fn reread(&self) -> Result<(), Error> {
+        self.flush_all_engines()?;
+        let _all = self.locks.lock_all();
+        self.all_slots().for_each(|slot| self.env.cache.renew(&slot.cache_id));
+        Ok(())
     }
 
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.

@@ -1,5 +1,6 @@
 //! Changes to a slot that are not written yet, laid over what it holds.
 
+use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -15,9 +16,18 @@ pub struct Overlay<'s> {
     slot: &'s Slot,
     /// Whether the stripes of the keys are held, so that the cache may be used.
     locked: bool,
-    entries: HashMap<Bytes, Option<Entry>, FixedState>,
+    entries: HashMap<Bytes, Changed, FixedState>,
+    /// What is changed from now on is numbered with this.
+    order: u64,
     data: Elements,
     score: Elements,
+}
+
+/// The last state of a key.
+struct Changed {
+    /// When it was first changed.
+    order: u64,
+    entry: Option<Entry>,
 }
 
 /// Changed elements of a space.
@@ -36,7 +46,7 @@ impl<'s> Overlay<'s> {
 
     fn new(slot: &'s Slot, locked: bool) -> Overlay<'s> {
         let entries = HashMap::with_hasher(FixedState::default());
-        Overlay { slot, locked, entries, data: Elements::new(), score: Elements::new() }
+        Overlay { slot, locked, entries, order: 0, data: Elements::new(), score: Elements::new() }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -47,9 +57,14 @@ impl<'s> Overlay<'s> {
         self.entries.len() + self.data.len() + self.score.len()
     }
 
+    /// What is changed from now on comes after what was changed, in this overlay or another one, under a lower number.
+    pub fn set_order(&mut self, order: u64) {
+        self.order = order;
+    }
+
     /// The changed entries.
     pub fn entries(&self) -> impl Iterator<Item = (&Bytes, Option<&Entry>)> {
-        self.entries.iter().map(|(key, entry)| (key, entry.as_ref()))
+        self.entries.iter().map(|(key, changed)| (key, changed.entry.as_ref()))
     }
 
     fn space(&self, space: Space) -> &Elements {
@@ -62,8 +77,8 @@ impl<'s> Overlay<'s> {
     /// The engine batch that makes the changes.
     pub fn batch(&self, engine: &Engine) -> Result<Batch, Error> {
         let mut batch = engine.batch();
-        for (key, entry) in &self.entries {
-            engine.stage(&mut batch, key, entry.as_ref())?;
+        for (key, entry) in self.entries() {
+            engine.stage(&mut batch, key, entry)?;
         }
         for space in [Space::Data, Space::Score] {
             for (key, value) in self.space(space) {
@@ -73,11 +88,17 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
-    /// The engine has made the changes.
-    pub fn committed(&self) {
-        for (key, entry) in &self.entries {
-            self.slot.changed(key, entry.as_ref());
+    /// The engines have made the changes of these overlays. Tells of them in the order in which the keys were first changed.
+    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>)
+    where
+        's: 'o,
+    {
+        let mut changes = Vec::new();
+        for overlay in overlays {
+            changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
+        changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
+        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref()));
     }
 
     /// Whether the engine has made the changes is not known.
@@ -95,7 +116,7 @@ impl<'s> Overlay<'s> {
 impl Read for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
-            Some(entry) => Ok(entry.clone()),
+            Some(changed) => Ok(changed.entry.clone()),
             None if self.locked => self.slot.get(key),
             None => self.slot.get_from_engine(key),
         }
@@ -161,7 +182,10 @@ fn merge<'c>(
 
 impl State for Overlay<'_> {
     fn put(&mut self, key: Bytes, entry: Option<Entry>) {
-        self.entries.insert(key, entry);
+        match self.entries.entry(key) {
+            hash_map::Entry::Occupied(mut known) => known.get_mut().entry = entry,
+            hash_map::Entry::Vacant(new) => drop(new.insert(Changed { order: self.order, entry })),
+        }
     }
 
     fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>) {

@@ -67,13 +67,14 @@ impl Keyspace {
             stripes.dedup();
             let _held: Vec<_> = stripes.into_iter().map(|s| self.locks.lock(s, true)).collect();
             let mut overlay = Overlay::locked(slot);
-            for (time, effect) in &group.effects {
+            for (order, (time, effect)) in group.effects.iter().enumerate() {
+                overlay.set_order(order as u64);
                 effect.apply(&mut overlay, *time)?;
             }
             let batch = overlay.batch(&store.engine)?;
             let committed = slot.commit_run(bytes, group.position, batch, group.time);
             match &committed {
-                Ok(()) => overlay.committed(),
+                Ok(()) => Overlay::committed(std::iter::once(&overlay)),
                 Err(_) => overlay.uncertain(),
             }
             committed?;

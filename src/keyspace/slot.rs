@@ -74,6 +74,11 @@ impl SlotEnv {
         }
     }
 
+    /// See [`KeyObserver::awaits`].
+    pub(super) fn awaits(&self, db: usize, key: &Bytes) -> bool {
+        self.observer.get().is_some_and(|observer| observer.awaits(db, key))
+    }
+
     /// Makes all that is in the logs durable. A slot whose log cannot be synced says so and takes no more writes.
     pub(super) fn sync_logs(&self) {
         let slots = self.slots.get().into_iter().flatten();

@@ -98,8 +98,23 @@ pub struct Transaction<'k> {
     stripes: Vec<usize>,
     bytes: usize,
     commands: usize,
+    /// Effects since the last commit.
+    effects: u64,
+    /// See [`Transaction::is_awaited`].
+    awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+}
+
+/// Writes that are committed, but perhaps not yet on stable storage: database and number of the slot, and the index of the record.
+#[derive(Clone, Debug, Default)]
+pub struct Undurable(pub(super) Vec<(usize, usize, u64)>);
+
+impl Undurable {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Fields are dropped in order: stripes are let go before maintenance locks are.
@@ -196,6 +211,8 @@ impl<'k> Transaction<'k> {
             stripes: Vec::new(),
             bytes: 0,
             commands: 0,
+            effects: 0,
+            awaited: false,
             undurable: Vec::new(),
         }
     }
@@ -316,6 +333,17 @@ impl<'k> Transaction<'k> {
         !self.parts.is_empty()
     }
 
+    /// Whether somebody waits for a change of a key that was written since this was last taken: who does is to be served before the next
+    /// command runs.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    /// [`Transaction::is_awaited`], and forgets it.
+    pub fn take_awaited(&mut self) -> bool {
+        std::mem::take(&mut self.awaited)
+    }
+
     /// Bytes and commands since the last commit: a measure of when to commit.
     pub fn size(&self) -> (usize, usize) {
         (self.bytes, self.commands)
@@ -428,8 +456,11 @@ impl<'k> Transaction<'k> {
             }
         };
         self.group_spans |= self.command_spans;
+        self.awaited |= self.keyspace.env.awaits(db, key);
+        self.effects += 1;
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
+        part.overlay.set_order(self.effects);
         let outcome = effect.apply(&mut part.overlay, now)?;
         if !outcome.changed {
             return Ok(outcome);
@@ -458,6 +489,7 @@ impl<'k> Transaction<'k> {
         if self.all.is_some() {
             self.commit_parts()?;
         }
+        self.awaited = true;
         loop {
             let slots = self.keyspace.slots_of(db);
             if let Some(all) = &self.all {
@@ -475,6 +507,7 @@ impl<'k> Transaction<'k> {
     /// Lets two databases trade places. What is pending is committed first.
     pub fn swap_db(&mut self, a: usize, b: usize, now: u64) -> Result<(), Error> {
         self.commit_parts()?;
+        self.awaited = true;
         match &self.all {
             Some(_) => self.keyspace.swap_db_locked(a, b, now),
             None => {
@@ -513,11 +546,9 @@ impl<'k> Transaction<'k> {
         }
         let mut parts = std::mem::take(&mut self.parts);
         let result = self.commit_writes(&mut parts);
-        for part in &parts {
-            match result {
-                Ok(()) => part.overlay.committed(),
-                Err(_) => part.overlay.uncertain(),
-            }
+        match result {
+            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay)),
+            Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
         }
         result
     }
@@ -557,6 +588,11 @@ impl<'k> Transaction<'k> {
     /// The last record of each slot that was committed to, since [`Transaction::wait_durable`].
     pub fn committed(&self) -> impl Iterator<Item = (&'k Slot, u64)> {
         self.undurable.iter().copied()
+    }
+
+    /// What [`Transaction::wait_durable`] would wait for, to be waited for elsewhere.
+    pub fn take_undurable(&mut self) -> Undurable {
+        Undurable(self.undurable.drain(..).map(|(slot, index)| (slot.db(), slot.number(), index)).collect())
     }
 
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.

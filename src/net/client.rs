@@ -55,6 +55,7 @@ pub struct ClientInfo {
     query_free: AtomicUsize,
     reply_capacity: AtomicUsize,
     reply_len: AtomicUsize,
+    reply_peak: AtomicUsize,
     net_in: AtomicU64,
     net_out: AtomicU64,
     commands: AtomicU64,
@@ -62,18 +63,7 @@ pub struct ClientInfo {
     /// What others have sent to this client and its connection has not written yet.
     outbox: Mutex<Vec<u8>>,
     has_outbox: AtomicBool,
-    /// What CLIENT UNBLOCK has asked for.
-    unblock: AtomicU8,
     blocked: AtomicBool,
-}
-
-/// How CLIENT UNBLOCK ends a wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unblock {
-    /// As if its time had run out.
-    Timeout,
-    /// With an error.
-    Error,
 }
 
 /// The names that a client gave itself.
@@ -107,13 +97,13 @@ impl ClientInfo {
             query_free: AtomicUsize::new(0),
             reply_capacity: AtomicUsize::new(0),
             reply_len: AtomicUsize::new(0),
+            reply_peak: AtomicUsize::new(0),
             net_in: AtomicU64::new(0),
             net_out: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             names: Mutex::new(Names::default()),
             outbox: Mutex::default(),
             has_outbox: AtomicBool::new(false),
-            unblock: AtomicU8::new(0),
             blocked: AtomicBool::new(false),
         }
     }
@@ -153,7 +143,7 @@ impl ClientInfo {
     }
 
     /// Resolves when somebody wants something of the connection: its end ([`ClientInfo::closing`]), that it writes what was sent to it
-    /// ([`ClientInfo::take_outbox`]), the end of its wait ([`ClientInfo::take_unblock`]).
+    /// ([`ClientInfo::take_outbox`]).
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -184,27 +174,8 @@ impl ClientInfo {
         self.blocked.load(Acquire)
     }
 
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        self.unblock.store(0, Release);
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Release);
-    }
-
-    /// Asks the client's waiting command to end; false if none waits.
-    pub fn unblock(&self, how: Unblock) -> bool {
-        let waits = self.is_blocked();
-        if waits {
-            self.unblock.store(how as u8 + 1, Release);
-            self.wake.notify_one();
-        }
-        waits
-    }
-
-    pub(super) fn take_unblock(&self) -> Option<Unblock> {
-        match self.unblock.swap(0, Acquire) {
-            1 => Some(Unblock::Timeout),
-            2 => Some(Unblock::Error),
-            _ => None,
-        }
     }
 
     /// The names that the client gave itself.
@@ -235,11 +206,19 @@ impl ClientInfo {
     pub(super) fn replies(&self, len: usize, capacity: usize) {
         self.reply_len.store(len, Relaxed);
         self.reply_capacity.store(capacity, Relaxed);
+        self.reply_peak.fetch_max(capacity, Relaxed);
     }
 
     pub(super) fn written(&self, bytes: usize) {
         self.touch();
         self.net_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Its flags in CLIENT LIST.
+    fn flags(&self) -> String {
+        let flags = [(self.is_blocked(), 'b'), (self.no_evict.load(Relaxed), 'e')];
+        let flags: String = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
+        if flags.is_empty() { "N".into() } else { flags }
     }
 
     /// Its line in CLIENT LIST, without the line's end.
@@ -254,8 +233,9 @@ impl ClientInfo {
         let _ = write!(
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
-             qbuf={query} qbuf-free={query_free} rbs={reply_capacity} omem={reply_len} tot-mem={} \
-             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+             qbuf={query} qbuf-free={query_free} argv-mem=0 multi-mem=0 rbs={reply_capacity} rbp={} obl={reply_len} \
+             oll=0 omem={reply_len} tot-mem={} events={} cmd={command} user=default redir=-1 resp={} lib-name={} \
+             lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.addr,
             self.laddr,
@@ -263,9 +243,11 @@ impl ClientInfo {
             names.name,
             self.age().as_secs(),
             self.idle().as_secs(),
-            if self.no_evict.load(Relaxed) { "e" } else { "N" },
+            self.flags(),
             load(&self.db),
+            load(&self.reply_peak),
             query + query_free + reply_capacity + size_of::<Self>(),
+            if reply_len > 0 { "rw" } else { "r" },
             self.proto.load(Relaxed),
             names.lib_name,
             names.lib_ver,
@@ -318,12 +300,27 @@ impl Written {
     }
 }
 
+/// Which replies a client is sent (CLIENT REPLY).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// Not that of the command that is running, nor the next one's.
+    SkipNext,
+    /// Not that of the command that is running.
+    Skip,
+}
+
 /// The state of one connection that commands read and change. Owned by the connection.
 pub struct Client {
     info: Arc<ClientInfo>,
     db: usize,
     authenticated: bool,
     closing: bool,
+    replies: Replies,
     /// Counts not yet added to the server's.
     pub tally: Tally,
     /// The commands queued since MULTI.
@@ -343,6 +340,7 @@ impl Client {
             db: 0,
             authenticated,
             closing: false,
+            replies: Replies::On,
             tally: Tally::default(),
             multi: None,
             watched: Watched::default(),
@@ -400,6 +398,27 @@ impl Client {
     /// Exempts it from eviction.
     pub fn set_no_evict(&mut self, on: bool) {
         self.info.no_evict.store(on, Relaxed);
+    }
+
+    /// Chooses which replies it is sent.
+    pub fn set_replies(&mut self, replies: Replies) {
+        self.replies = replies;
+    }
+
+    /// Which replies it is sent.
+    pub fn replies(&self) -> Replies {
+        self.replies
+    }
+
+    /// Whether it is sent the reply of the command that just ended. To be asked once a command.
+    pub fn wants_reply(&mut self) -> bool {
+        let wants = self.replies == Replies::On;
+        self.replies = match self.replies {
+            Replies::SkipNext => Replies::Skip,
+            Replies::Skip => Replies::On,
+            unchanged => unchanged,
+        };
+        wants
     }
 
     /// Ends the connection after this command: what is encoded is written, what the client sent after it is dropped.

@@ -141,13 +141,14 @@ impl ClientRegistry {
         self.clients.lock().values().for_each(|client| client.close(how));
     }
 
-    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs; zero
+    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs or waits; zero
     /// means that they may stay.
     pub fn close_idle(&self, timeout: Duration) {
         if timeout.is_zero() {
             return;
         }
-        for client in self.clients.lock().values().filter(|client| !client.is_busy() && client.idle() >= timeout) {
+        let rests = |client: &&Arc<ClientInfo>| !client.is_busy() && !client.is_blocked() && client.idle() >= timeout;
+        for client in self.clients.lock().values().filter(rests) {
             client.close(Closing::Kill);
         }
     }

@@ -3,21 +3,22 @@
 //! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs, and nothing is read while the
 //! client does not read.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task,
+    task, time,
 };
 
-use super::{Client, ClientInfo, Closing, Reply, Unblock, resp::RequestParser};
+use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
 use crate::{
     command::{
         Outcome, Pipeline, PoolCall, Scratch,
-        blocking::{OnTimeout, Session, Waiter},
+        blocking::{End, Session, Waiter},
     },
+    keyspace::Undurable,
     server::Server,
 };
 
@@ -72,6 +73,7 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         client: Client::new(info.clone(), authenticated),
         reply: Reply::new(2),
         scratch: Scratch::default(),
+        undurable: Undurable::default(),
     });
     let mut input = Input::default();
     let mut args: Vec<Bytes> = Vec::new();
@@ -114,23 +116,20 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     }
 }
 
-/// Counts a client among the blocked ones while it lives.
+/// Ends a client's wait, however its connection ends.
 struct Waiting<'a> {
     server: &'a Server,
-    info: &'a ClientInfo,
+    waiter: &'a Waiter,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.info.set_blocked(false);
-        self.server.events.blocked.ended();
+        self.server.events.blocked.end(self.waiter, End::Gone);
     }
 }
 
-/// How often a session is looked for that is just being served while its client goes away.
-const GIVE_UP_POLL: Duration = Duration::from_millis(1);
-
-/// Waits until a command is served, its time has run out, or somebody ends its wait. `None` when the connection is to end.
+/// Waits until a command is served, its time has run out, or somebody ends its wait; its reply is in the session. `None` when the connection is
+/// to end. What the client sends meanwhile is read, so that its leaving is noticed, and not executed.
 async fn wait(
     server: &Server,
     stream: &mut TcpStream,
@@ -139,73 +138,50 @@ async fn wait(
     session: Box<Session>,
     waiter: &Arc<Waiter>,
 ) -> io::Result<Option<Box<Session>>> {
-    info.set_blocked(true);
-    let _waiting = Waiting { server, info };
+    let _waiting = Waiting { server, waiter };
     let blocked = &server.events.blocked;
-    if waiter.park(session) {
-        blocked.serve_waiter(server, waiter);
-    }
-    let mut gone = false;
+    blocked.park(server, waiter, session);
+    let timeout = async {
+        match waiter.deadline {
+            Some(deadline) => time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(timeout);
+    let mut timed_out = false;
     loop {
-        let timeout = async {
-            match waiter.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         let room = input.buf.len() < server.config.client_query_buffer_limit();
         if room {
             input.make_room();
         }
         tokio::select! {
             biased;
-            served = waiter.served() => return Ok((!gone).then_some(served)),
-            () = timeout => {
-                if let Some(mut session) = blocked.give_up(waiter) {
-                    if waiter.on_timeout == OnTimeout::AsIfNested {
-                        waiter.answer_now(server, &mut session);
-                    } else {
-                        waiter.on_timeout.write(&mut session.reply);
-                    }
-                    return Ok(Some(session));
+            (mut session, end) = waiter.ended() => {
+                if end == End::Gone {
+                    return Ok(None);
                 }
-                // Just being served.
-                tokio::time::sleep(GIVE_UP_POLL).await;
+                waiter.answer(server, &mut session, end);
+                return Ok(Some(session));
             }
-            () = tokio::time::sleep(waiter.poll.unwrap_or_default()), if waiter.poll.is_some() => {
-                blocked.poll(server, waiter);
+            () = &mut timeout, if !timed_out => {
+                timed_out = true;
+                blocked.end(waiter, End::Timeout);
             }
+            () = time::sleep(waiter.poll.unwrap_or_default()), if waiter.poll.is_some() => blocked.poll(server, waiter),
             () = info.woken() => {
-                gone |= info.closing() == Closing::Kill || info.closing() == Closing::Finish;
-                if let Some(how) = info.take_unblock()
-                    && let Some(mut session) = blocked.give_up(waiter)
-                {
-                    match how {
-                        Unblock::Error => {
-                            session.reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-                        }
-                        Unblock::Timeout if waiter.on_timeout == OnTimeout::AsIfNested => {
-                            waiter.answer_now(server, &mut session);
-                        }
-                        Unblock::Timeout => waiter.on_timeout.write(&mut session.reply),
-                    }
-                    return Ok(Some(session));
+                if info.closing() != Closing::Open {
+                    return Ok(None);
                 }
                 write_outbox(server, stream, info).await?;
             }
-            read = stream.read_buf(&mut input.buf), if room && !gone => {
+            read = stream.read_buf(&mut input.buf), if room => {
                 let read = read?;
+                if read == 0 {
+                    return Ok(None);
+                }
                 info.read(read, input.buf.len(), input.buf.capacity() - input.buf.len());
                 server.stats.read(read);
-                gone = read == 0;
             }
-        }
-        if gone {
-            if blocked.give_up(waiter).is_some() {
-                return Ok(None);
-            }
-            // Just being served: what it took is gone, as for a client that loses its connection a moment later.
-            tokio::time::sleep(GIVE_UP_POLL).await;
         }
     }
 }

@@ -1,9 +1,14 @@
 //! Encoding of replies, RESP2 and RESP3. Hot path: appends to one buffer, nothing else.
 
+use crate::rdb::score;
+
 /// Replies of a connection, encoded and waiting to be written.
 pub struct Reply {
     out: Vec<u8>,
     proto: u8,
+    /// Bytes beyond which values are dropped, so that no reply takes the memory of all.
+    limit: usize,
+    overflowed: bool,
 }
 
 impl Default for Reply {
@@ -15,7 +20,7 @@ impl Default for Reply {
 impl Reply {
     /// An empty buffer that encodes RESP2 or RESP3.
     pub fn new(proto: u8) -> Self {
-        Reply { out: Vec::new(), proto }
+        Reply { out: Vec::new(), proto, limit: usize::MAX, overflowed: false }
     }
 
     /// The protocol version, 2 or 3.
@@ -26,6 +31,23 @@ impl Reply {
     /// Encodes what follows in this version.
     pub fn set_proto(&mut self, proto: u8) {
         self.proto = proto;
+    }
+
+    /// Sets how many bytes may wait. What comes beyond is dropped, and [`Reply::take_overflow`] tells.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    /// Whether something was dropped since the last call: then what is encoded is no whole reply.
+    pub fn take_overflow(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
+    }
+
+    /// Whether `more` bytes may be added.
+    fn admits(&mut self, more: usize) -> bool {
+        let fits = self.out.len().saturating_add(more) <= self.limit;
+        self.overflowed |= !fits;
+        fits
     }
 
     /// Bytes encoded and not yet taken.
@@ -61,7 +83,9 @@ impl Reply {
 
     /// Appends bytes that are RESP already.
     pub fn raw(&mut self, resp: &[u8]) {
-        self.out.extend_from_slice(resp);
+        if self.admits(resp.len()) {
+            self.out.extend_from_slice(resp);
+        }
     }
 
     /// `+text`; CR and LF become spaces.
@@ -92,6 +116,9 @@ impl Reply {
     }
 
     fn header(&mut self, kind: u8, number: i64) {
+        if !self.admits(0) {
+            return;
+        }
         let mut digits = itoa::Buffer::new();
         self.out.push(kind);
         self.out.extend_from_slice(digits.format(number).as_bytes());
@@ -105,6 +132,9 @@ impl Reply {
 
     /// A bulk string.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if !self.admits(bytes.len()) {
+            return;
+        }
         self.out.reserve(bytes.len() + 16);
         self.header(b'$', bytes.len() as i64);
         self.out.extend_from_slice(bytes);
@@ -156,6 +186,16 @@ impl Reply {
         if self.proto >= 3 { self.line(b',', text) } else { self.bulk(text.as_bytes()) }
     }
 
+    /// The header of `len` attributes of the reply that follows them; RESP3 only.
+    pub fn attribute(&mut self, len: usize) {
+        self.header(b'|', len as i64);
+    }
+
+    /// A whole number of any size, as its decimal digits; in RESP2 a bulk string.
+    pub fn big_number(&mut self, digits: &str) {
+        if self.proto >= 3 { self.line(b'(', digits) } else { self.bulk(digits.as_bytes()) }
+    }
+
     /// A boolean; in RESP2 1 or 0.
     pub fn bool(&mut self, value: bool) {
         match (self.proto >= 3, value) {
@@ -178,41 +218,14 @@ impl Reply {
     }
 }
 
-/// The shortest text that reads back as `number`, in the notation that Redis 7.2 and later use: plain
-/// digits while they stay short, `d.ddde±x` otherwise.
+/// A double as Redis 7.0 prints it, as C's `%.17g` does: 17 digits tell every two doubles apart, and 3.1 is `3.1000000000000001`.
 pub fn format_double(number: f64) -> String {
-    if number.is_nan() {
-        return "nan".into();
+    // Below this, whole numbers have at most 17 digits; the sign of a zero would be lost.
+    const MAX_WHOLE: f64 = 1e17;
+    if number.trunc() == number && number.abs() < MAX_WHOLE && !(number == 0.0 && number.is_sign_negative()) {
+        return itoa::Buffer::new().format(number as i64).to_owned();
     }
-    if number.is_infinite() {
-        return if number > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    if number == 0.0 {
-        return if number.is_sign_negative() { "-0" } else { "0" }.into();
-    }
-    // `{:e}` gives the shortest digits that round-trip, as `d.ddde-x`.
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    let count = digits.len() as i32;
-    // Power of ten of the last digit.
-    let last = exponent - (count - 1);
-    let sign = if number < 0.0 { "-" } else { "" };
-    if last >= 0 && exponent < count + 7 {
-        format!("{sign}{digits}{}", "0".repeat(last as usize))
-    } else if last < 0 && (last > -7 || exponent.abs() < 4) {
-        if exponent >= 0 {
-            let (whole, fraction) = digits.split_at((exponent + 1) as usize);
-            format!("{sign}{whole}.{fraction}")
-        } else {
-            format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize))
-        }
-    } else {
-        let (first, rest) = digits.split_at(1);
-        let point = if rest.is_empty() { "" } else { "." };
-        format!("{sign}{first}{point}{rest}e{}{}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-    }
+    score::general(number)
 }
 
 #[cfg(test)]
@@ -256,15 +269,23 @@ mod tests {
     fn doubles_as_redis_prints_them() {
         for (number, text) in [
             (0.0, "0"),
+            (-0.0, "-0"),
             (1.0, "1"),
             (-2.5, "-2.5"),
-            (3.1, "3.1"),
+            (3.1, "3.1000000000000001"),
             (0.1 + 0.2, "0.30000000000000004"),
             (1e7, "10000000"),
+            (99999999999999984.0, "99999999999999984"),
+            (1e17, "1e+17"),
+            (123456789012345678.0, "1.2345678901234568e+17"),
             (1e20, "1e+20"),
-            (1.5e300, "1.5e+300"),
+            (1.5e300, "1.5000000000000001e+300"),
+            // These are ….25 and ….75: ties.
+            (1234567890123456.2, "1234567890123456.2"),
+            (1234567890123456.8, "1234567890123456.8"),
             (0.001, "0.001"),
             (1e-10, "1e-10"),
+            (1e-5, "1.0000000000000001e-05"),
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
         ] {

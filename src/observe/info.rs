@@ -53,6 +53,7 @@ const SECTIONS: &[Section] = &[
     Section { name: "data", title: "Data", default: false, write: data_section },
     Section { name: "cpu", title: "CPU", default: true, write: cpu_section },
     Section { name: "commandstats", title: "Commandstats", default: false, write: commandstats_section },
+    Section { name: "latencystats", title: "Latencystats", default: false, write: latencystats_section },
     Section { name: "errorstats", title: "Errorstats", default: true, write: errorstats_section },
     Section { name: "cluster", title: "Cluster", default: true, write: |_, out| out.field("cluster_enabled", 0) },
     Section { name: "keyspace", title: "Keyspace", default: true, write: keyspace_section },
@@ -121,6 +122,8 @@ fn server_section(server: &Server, out: &mut Fields<'_>) {
 fn clients_section(server: &Server, out: &mut Fields<'_>) {
     out.field("connected_clients", server.clients.len());
     out.field("maxclients", server.config.maxclients());
+    out.field("blocked_clients", server.events.blocked.count());
+    out.field("total_blocking_keys", server.events.blocked.keys());
 }
 
 fn memory_section(server: &Server, out: &mut Fields<'_>) {
@@ -146,6 +149,9 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     if let Some(total) = total_memory() {
         out.bytes("total_system_memory", total);
     }
+    out.bytes("maxmemory", server.config.maxmemory());
+    out.field("maxmemory_policy", server.config.maxmemory_policy());
+    out.field("lazyfree_pending_objects", server.keyspace.retiring());
     let version = tikv_jemalloc_ctl::version::read().ok();
     out.known(
         "mem_allocator",
@@ -217,6 +223,17 @@ fn data_section(server: &Server, out: &mut Fields<'_>) {
         Err(error) => tracing::warn!(%error, "cannot measure the data"),
     }
     out.field("is_compact", if server.keyspace.is_compacting() { "Yes" } else { "No" });
+}
+
+fn latencystats_section(server: &Server, out: &mut Fields<'_>) {
+    let percentiles = server.config.latency_tracking_info_percentiles();
+    for Command { full_name, stats, .. } in server.commands.all() {
+        if let Some(times) = stats.times.distribution() {
+            let shown: Vec<String> =
+                percentiles.iter().map(|percent| format!("p{percent}={:.3}", times.percentile(*percent))).collect();
+            out.field(&format!("latency_percentiles_usec_{full_name}"), shown.join(","));
+        }
+    }
 }
 
 fn errorstats_section(server: &Server, out: &mut Fields<'_>) {

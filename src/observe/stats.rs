@@ -13,8 +13,6 @@ use crate::net::Tally;
 
 /// Samples that a rate is the mean of: 1.6 s at one sample every 100 ms.
 const SAMPLES: usize = 16;
-/// Samples from one look at the allocator's figures to the next.
-const SAMPLES_PER_MEMORY_CHECK: u64 = 10;
 /// Codes that error replies are counted by; those of further codes count as [`OTHER_CODES`].
 const MAX_CODES: usize = 128;
 /// The code under which replies are counted once there are too many codes.
@@ -65,6 +63,7 @@ pub struct Stats {
     pub auth_failures: Counter,
     /// Error replies by their code.
     pub errors: ErrorStats,
+    used_memory: AtomicU64,
     peak_memory: AtomicU64,
     rates: Mutex<Rates>,
 }
@@ -98,21 +97,17 @@ impl Stats {
         self.net_out.add(bytes as u64);
     }
 
-    /// Takes a sample for the rates and the memory peak. To be called every 100 ms.
+    /// Takes a sample for the rates and the memory in use. To be called every 100 ms.
     pub fn sample(&self) {
         let mut rates = self.rates.lock();
         let now = Instant::now();
         let passed = rates.last.replace(now).map(|last| (now - last).as_secs_f64());
         let totals = [self.commands.get(), self.net_in.get(), self.net_out.get()];
-        rates.taken += 1;
-        let look_at_memory = rates.taken % SAMPLES_PER_MEMORY_CHECK == 1;
         for (rate, total) in rates.all.iter_mut().zip(totals) {
             rate.sample(total, passed);
         }
         drop(rates);
-        if look_at_memory {
-            self.memory();
-        }
+        self.memory();
     }
 
     /// Commands a second, over the last 1.6 s.
@@ -130,6 +125,7 @@ impl Stats {
     pub fn memory(&self) -> Option<Memory> {
         epoch::advance().ok()?;
         let allocated = jemalloc::allocated::read().ok()? as u64;
+        self.used_memory.store(allocated, Relaxed);
         let peak = self.peak_memory.fetch_max(allocated, Relaxed).max(allocated);
         Some(Memory {
             allocated,
@@ -137,6 +133,11 @@ impl Stats {
             active: jemalloc::active::read().ok()? as u64,
             resident: jemalloc::resident::read().ok()? as u64,
         })
+    }
+
+    /// Bytes of memory in use, as of the last sample.
+    pub fn used_memory(&self) -> u64 {
+        self.used_memory.load(Relaxed)
     }
 
     /// CONFIG RESETSTAT.
@@ -177,7 +178,6 @@ pub struct Memory {
 #[derive(Default)]
 struct Rates {
     last: Option<Instant>,
-    taken: u64,
     /// Commands, bytes in, bytes out.
     all: [Rate; 3],
 }

@@ -32,7 +32,7 @@ mod layout;
 mod listpack;
 mod lzf;
 mod reader;
-mod score;
+pub mod score;
 mod stream;
 mod value;
 mod writer;

@@ -10,8 +10,13 @@ pub fn print(score: f64) -> String {
     if score.trunc() == score && score.abs() <= MAX_WHOLE {
         return (score as i64).to_string();
     }
+    general(score)
+}
+
+/// C's `%.17g`; infinities are `inf` and `-inf`, and what is no number `nan`.
+pub fn general(score: f64) -> String {
     if !score.is_finite() {
-        return score.to_string();
+        return if score.is_nan() { "nan".into() } else { score.to_string() };
     }
     let scientific = format!("{score:.*e}", DIGITS as usize - 1);
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Manager;
 use super::machine::SlotState;
@@ -31,6 +32,21 @@ impl Manager {
         let counts = &self.replicas.counts;
         let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
         (load(&counts.full), load(&counts.partial_ok), load(&counts.partial_err))
+    }
+
+    /// Replicas of which every slot streams, heard from within `silence`.
+    pub fn online_replicas(&self, silence: Duration) -> usize {
+        let is_near = |r: &&Replica| {
+            r.heard.elapsed() <= silence
+                && !r.slots.is_empty()
+                && r.slots.values().all(|s| s.stage == Stage::BinlogSync)
+        };
+        self.replicas.with(|replicas| replicas.iter().filter(is_near).count())
+    }
+
+    /// Whether all slots of this replica stream from the master.
+    pub fn is_linked(&self) -> bool {
+        link_state(&self.replica.lock()) == "connected"
     }
 
     /// Records in all logs: what Redis calls the replication offset, in records instead of bytes.

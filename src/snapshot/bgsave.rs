@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
@@ -31,6 +31,8 @@ pub struct Bgsave {
 struct Shared {
     stop: AtomicBool,
     state: Mutex<State>,
+    /// Told when a save ends.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Bgsave {
             }
             state.running_since = None;
             state.last = Some(Outcome { seconds: began.elapsed().as_secs(), result });
+            shared.ended.notify_all();
         };
         match std::thread::Builder::new().name("bgsave".into()).spawn(run) {
             Ok(started) => {
@@ -100,6 +103,16 @@ impl Bgsave {
                 self.shared.state.lock().running_since = None;
                 Err(e.into())
             }
+        }
+    }
+
+    /// Waits for the save that runs, if one does, and says why the last one failed, if it did. May take long.
+    pub fn wait(&self) -> Result<(), String> {
+        let mut state = self.shared.state.lock();
+        self.shared.ended.wait_while(&mut state, |state| state.running_since.is_some());
+        match &state.last {
+            Some(Outcome { result: Err(e), .. }) => Err(e.to_string()),
+            _ => Ok(()),
         }
     }
 
@@ -123,6 +136,7 @@ impl Bgsave {
                 out.push_str(part);
             }
         };
+        field("loading", "0");
         field("rdb_bgsave_in_progress", if state.running_since.is_some() { "1" } else { "0" });
         field("rdb_last_save_time", &state.last_save.to_string());
         field("rdb_last_bgsave_status", if failed { "err" } else { "ok" });

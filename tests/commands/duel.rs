@@ -18,8 +18,10 @@ const SLACK: Duration = Duration::from_secs(1000);
 pub enum Same {
     /// The same bytes.
     Bytes,
-    /// An array of the same elements in any order.
+    /// An array or a set of the same elements in any order; so for the arrays in it.
     Elements,
+    /// A map, or an array that is one, of the same pairs in any order.
+    Pairs,
     /// The same integer, or two counts of this unit less than [`SLACK`] apart.
     Time(Duration),
     /// Of the same type, null or not.
@@ -30,7 +32,9 @@ impl Same {
     /// What can be asked of a command whose reply depends on order, time or chance.
     pub fn of(command: &[u8]) -> Same {
         match command.to_ascii_uppercase().as_slice() {
-            b"KEYS" => Same::Elements,
+            b"KEYS" | b"SMEMBERS" | b"SINTER" | b"SUNION" | b"SDIFF" | b"HKEYS" | b"HVALS" | b"HSCAN" | b"SSCAN"
+            | b"SPOP" => Same::Elements,
+            b"HGETALL" => Same::Pairs,
             b"RANDOMKEY" => Same::Type,
             b"TTL" | b"EXPIRETIME" => Same::Time(Duration::from_secs(1)),
             b"PTTL" | b"PEXPIRETIME" => Same::Time(Duration::from_millis(1)),
@@ -44,7 +48,8 @@ impl Same {
         }
         match self {
             Same::Bytes => false,
-            Same::Elements => elements(ours) == elements(theirs),
+            Same::Elements => elements(ours, 1) == elements(theirs, 1),
+            Same::Pairs => elements(ours, 2) == elements(theirs, 2),
             Same::Type => ours.get(..2) == theirs.get(..2) || is_string(ours) && is_string(theirs),
             Same::Time(unit) => match (integer(ours), integer(theirs)) {
                 (Some(ours @ 0..), Some(theirs @ 0..)) => {
@@ -65,19 +70,27 @@ fn integer(reply: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn elements(reply: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The kind of an aggregate and its elements in groups of `size`, sorted; the arrays among these are sorted too.
+fn elements(reply: &[u8], size: usize) -> Option<(u8, Vec<Vec<u8>>)> {
     let mut elements = Vec::new();
     let mut rest = reply;
     let mut head = Vec::new();
     rest.read_until(b'\n', &mut head).ok()?;
-    head.strip_prefix(b"*")?;
+    let kind = *head.first().filter(|kind| b"*~%".contains(kind))?;
     while !rest.is_empty() {
-        let mut element = Vec::new();
-        read_reply(&mut rest, &mut element);
-        elements.push(element);
+        let mut group = Vec::new();
+        for _ in 0..size {
+            let mut element = Vec::new();
+            read_reply(&mut rest, &mut element);
+            match self::elements(&element, 1) {
+                Some((kind, elements)) => group.extend([&[kind], &*elements.concat()].concat()),
+                None => group.extend(element),
+            }
+        }
+        elements.push(group);
     }
     elements.sort();
-    Some(elements)
+    Some((kind, elements))
 }
 
 /// Reads one reply, as it is.

@@ -200,3 +200,35 @@ fn a_master_given_on_the_command_line() {
     wait_connected(&replica);
     wait_synced(&master, &replica);
 }
+
+#[test]
+fn a_master_without_enough_replicas_refuses_writes() {
+    let (master, mut replica) = (small().set("min-replicas-to-write", 1).start(), small().start());
+    let refused = Reply::error("NOREPLICAS Not enough good replicas to write.");
+    assert_eq!(master.run("SET a 1"), refused);
+    replica.slaveof(master.port());
+    wait_connected(&replica);
+    wait_for("a write is taken", DEADLINE, || master.run("SET a 1") != refused);
+    wait_synced(&master, &replica);
+    replica.kill9();
+    master.run("CONFIG SET min-replicas-max-lag 1").expect_ok();
+    wait_for("a write is refused", DEADLINE, || master.run("SET a 2") == refused);
+    assert_eq!(master.run("GET a"), Reply::bulk("1"));
+    master.run("CONFIG SET min-replicas-to-write 0").expect_ok();
+    master.run("SET a 2").expect_ok();
+}
+
+#[test]
+fn a_replica_without_its_master_may_be_told_not_to_answer() {
+    let (replica, _) = with_data(small().set("slave-serve-stale-data", "no"));
+    let master = small().start();
+    let stale = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+    replica.slaveof(master.port());
+    wait_connected(&replica);
+    wait_for("the data", DEADLINE, || !replica.run("GET k1").is_error());
+    drop(master);
+    wait_for("a refusal", DEADLINE, || replica.run("GET k1") == Reply::error(stale));
+    assert!(!replica.run("INFO replication").is_error());
+    replica.run("CONFIG SET replica-serve-stale-data yes").expect_ok();
+    assert!(!replica.run("GET k1").is_error());
+}

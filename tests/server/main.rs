@@ -8,5 +8,6 @@ mod admin;
 mod daemon;
 mod data;
 mod durability;
+mod latency;
 mod protocol;
 mod refused;

@@ -225,3 +225,17 @@ fn the_redis_crate_at_work() {
     keys.sort();
     assert_eq!(keys, ["a", "b"]);
 }
+
+#[test]
+fn replies_can_be_stopped() {
+    let node = Node::start();
+    let mut conn = node.conn();
+    conn.send_raw(b"CLIENT REPLY OFF\r\nPING a\r\nNONSENSE\r\nSET k v\r\nDEBUG SLEEP 0\r\nCLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING b\r\n");
+    assert_eq!(conn.read_many(2), [Reply::ok(), Reply::bulk("b")]);
+    conn.send_raw(b"CLIENT REPLY SKIP\r\nPING c\r\nPING d\r\nCLIENT REPLY SKIP\r\nGET\r\nGET k\r\n");
+    assert_eq!(conn.read_many(2), [Reply::bulk("d"), Reply::bulk("v")]);
+    conn.send_raw(b"CLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nCLIENT REPLY nonsense\r\n");
+    assert_eq!(conn.read_many(2), [Reply::ok(), Reply::error("ERR syntax error")]);
+    conn.send_raw(b"CLIENT REPLY OFF\r\nRESET\r\nPING e\r\n");
+    assert_eq!(conn.read_many(2), [Reply::Simple("RESET".into()), Reply::bulk("e")]);
+}

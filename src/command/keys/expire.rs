@@ -26,7 +26,7 @@ impl Timing {
     pub const PXAT: Timing = Timing { unit: 1, relative: false };
 
     /// The unix millisecond that `amount` means at `now`; `None` when it overflows an `i64`.
-    fn resolve(self, amount: i64, now: u64) -> Option<i64> {
+    pub fn resolve(self, amount: i64, now: u64) -> Option<i64> {
         let base = if self.relative { i64::try_from(now).ok()? } else { 0 };
         amount.checked_mul(self.unit)?.checked_add(base)
     }
@@ -45,7 +45,8 @@ impl Timing {
     }
 }
 
-fn invalid_expire_time(command: &str) -> CommandError {
+/// The error about a time argument of `command` that is out of range.
+pub fn invalid_expire_time(command: &str) -> CommandError {
     CommandError::Text(format!("ERR invalid expire time in '{command}' command"))
 }
 

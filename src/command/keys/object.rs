@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
-use crate::keyspace::{Entry, Kind};
+use crate::keyspace::types::{Handle, hash, set, zset};
+use crate::keyspace::{Entry, Error, Kind, Read};
+use crate::rdb::Thresholds;
 
 /// The longest string that Redis keeps in one piece with its header, and calls `embstr`.
 const EMBEDDED_STRING: usize = 44;
@@ -91,9 +93,92 @@ fn inspect(
 /// OBJECT ENCODING key
 fn encoding(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     inspect(ctx, args, |ctx, entry| {
-        ctx.reply.bulk(encoding_of(entry).as_bytes());
+        let encoding = encoding_at(ctx, &args[2], entry)?;
+        ctx.reply.bulk(encoding.as_bytes());
         Ok(())
     })
+}
+
+/// Redis's name for the encoding that it would give to the value at `key`, a key of the connection's database.
+pub fn encoding_at(ctx: &mut Ctx<'_, '_>, key: &Bytes, entry: &Entry) -> Result<&'static str, CommandError> {
+    let Some(handle) = Handle::of(key, entry) else { return Ok(encoding_of(entry)) };
+    let (thresholds, now) = (thresholds(ctx), ctx.now);
+    Ok(collection_encoding(&mut ctx.reader(key), &handle, now, &thresholds)?)
+}
+
+/// Up to where Redis would call values small, by the settings of now.
+pub fn thresholds(ctx: &Ctx<'_, '_>) -> Thresholds {
+    let config = &ctx.server.config;
+    Thresholds {
+        hash_entries: config.hash_max_listpack_entries(),
+        hash_value: config.hash_max_listpack_value(),
+        intset_entries: config.set_max_intset_entries(),
+        zset_entries: config.zset_max_listpack_entries(),
+        zset_value: config.zset_max_listpack_value(),
+        ..Thresholds::default()
+    }
+}
+
+/// Whether Redis would keep the collection in one piece of memory, as it does small ones.
+pub fn is_compact(ctx: &mut Ctx<'_, '_>, handle: &Handle) -> Result<bool, CommandError> {
+    let (thresholds, now) = (thresholds(ctx), ctx.now);
+    let encoding = collection_encoding(&mut ctx.reader(&handle.key), handle, now, &thresholds)?;
+    Ok(matches!(encoding, "listpack" | "intset"))
+}
+
+/// Redis's name for the encoding that it would give to what the collection holds now. Looks at no more elements than a small one has.
+pub fn collection_encoding(
+    reader: &mut dyn Read,
+    handle: &Handle,
+    now: u64,
+    thresholds: &Thresholds,
+) -> Result<&'static str, Error> {
+    match handle.kind {
+        Kind::Hash if is_small_hash(reader, handle, now, thresholds)? => Ok("listpack"),
+        Kind::Set if is_intset(reader, handle, thresholds)? => Ok("intset"),
+        Kind::Hash | Kind::Set => Ok("hashtable"),
+        Kind::List => Ok("quicklist"),
+        Kind::Zset if is_small_zset(reader, handle, thresholds)? => Ok("listpack"),
+        Kind::Zset => Ok("skiplist"),
+        Kind::Stream => Ok("stream"),
+        Kind::String => Ok("raw"),
+    }
+}
+
+/// Whether there are few fields, and none of them long.
+fn is_small_hash(reader: &mut dyn Read, handle: &Handle, now: u64, thresholds: &Thresholds) -> Result<bool, Error> {
+    let mut small = hash::live_len(reader, handle, now)? <= thresholds.hash_entries as u64;
+    if small {
+        hash::each(reader, handle, now, &mut |name, field| {
+            small = name.len().max(field.value.len()) <= thresholds.hash_value;
+            small
+        })?;
+    }
+    Ok(small)
+}
+
+/// Whether there are few members, and none of them long.
+fn is_small_zset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) -> Result<bool, Error> {
+    let mut small = handle.len() <= thresholds.zset_entries as u64;
+    if small {
+        zset::each(reader, handle, &mut |member, _| {
+            small = member.len() <= thresholds.zset_value;
+            small
+        })?;
+    }
+    Ok(small)
+}
+
+/// Whether there are few members, all of them integers.
+fn is_intset(reader: &mut dyn Read, handle: &Handle, thresholds: &Thresholds) -> Result<bool, Error> {
+    let mut integers = handle.len() <= thresholds.intset_entries as u64;
+    if integers {
+        set::each(reader, handle, &mut |member| {
+            integers = numbers::parse_i64(member).is_some();
+            integers
+        })?;
+    }
+    Ok(integers)
 }
 
 /// Redis's name for the encoding it gives such a value when it is set.

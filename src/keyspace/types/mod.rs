@@ -7,6 +7,7 @@
 pub mod blob;
 pub mod hash;
 pub mod list;
+pub mod ordered;
 pub mod refill;
 pub mod set;
 pub mod zset;
@@ -129,6 +130,9 @@ pub fn digest(state: &mut dyn Read, handle: &Handle, add: &mut dyn FnMut(&[u8]))
         _ => handle.each(state, Space::Data, &[], None, false, &mut pair),
     }
 }
+
+/// Elements of a large collection that one effect sets, where a command makes the collection as a whole.
+pub const CHUNK: usize = 4096;
 
 /// Bytes of a hash before a member or field in its suffix.
 pub const HASH_LEN: usize = 8;

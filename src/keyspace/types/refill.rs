@@ -104,7 +104,8 @@ pub fn copy(state: &mut dyn Read, from: &Handle, to: &Bytes, now: u64) -> Result
         Kind::Hash => {
             let mut fields = Vec::new();
             hash::each(state, from, now, &mut |name, field| {
-                fields.push((own(name), field));
+                let value = own(field.value);
+                fields.push((own(name), hash::Field { value, expire_at: field.expire_at }));
                 true
             })?;
             Ok(hash(to, fields))

@@ -49,12 +49,11 @@ impl Change {
                 count += 1;
             }
         }
-        if adds {
-            set.collection.count += count;
-        } else {
-            set.collection.count = set.collection.count.saturating_sub(count);
+        if count > 0 {
+            let len = &mut set.collection.count;
+            *len = if adds { *len + count } else { len.saturating_sub(count) };
+            set.save(state);
         }
-        set.save(state);
         Ok(Outcome::of(count))
     }
 }
@@ -67,4 +66,14 @@ pub fn contains(state: &mut dyn Read, set: &Handle, member: &[u8]) -> Result<boo
 /// Calls `f` with the members, in no order that means anything, until it returns false.
 pub fn each(state: &mut dyn Read, set: &Handle, f: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
     set.each(state, Space::Data, &[], None, false, &mut |suffix, _| f(name_in(suffix)))
+}
+
+/// All members.
+pub fn load(state: &mut dyn Read, set: &Handle) -> Result<Vec<Bytes>, Error> {
+    let mut members = Vec::new();
+    each(state, set, &mut |member| {
+        members.push(Bytes::copy_from_slice(member));
+        true
+    })?;
+    Ok(members)
 }
