@@ -37,6 +37,12 @@ impl KeyObserver for KeyEvents {
         self.blocked.replaced(db);
     }
 
+    fn libraries_changed(&self, libraries: &Bytes) {
+        if let Some(server) = self.server.get().and_then(Weak::upgrade) {
+            server.functions.install(&server.scripts, libraries);
+        }
+    }
+
     fn awaits(&self, db: usize, key: &Bytes) -> bool {
         self.blocked.awaits(db, key)
     }

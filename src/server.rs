@@ -14,12 +14,15 @@ use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
 use crate::engine::{self, EngineOptions};
 use crate::events::KeyEvents;
-use crate::keyspace::{self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, PurgePolicy};
+use crate::keyspace::{
+    self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, LIBRARIES_KEY, Locked, PurgePolicy,
+};
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
 use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::pubsub::PubSub;
 use crate::replication::{self, NodeState, PeerListeners};
+use crate::script;
 use crate::snapshot::Bgsave;
 
 /// Held for as long as the process uses the data folder.
@@ -71,6 +74,8 @@ pub struct Server {
     pub scan_cursors: ScanCursors,
     pub events: Arc<KeyEvents>,
     pub pubsub: PubSub,
+    pub scripts: script::Engine,
+    pub functions: script::Registry,
     pub replication: Arc<replication::Manager>,
     pub bgsave: Bgsave,
     pub start_time: SystemTime,
@@ -120,6 +125,8 @@ impl Server {
             scan_cursors: ScanCursors::new(),
             events,
             pubsub: PubSub::default(),
+            scripts: script::Engine::default(),
+            functions: script::Registry::default(),
             replication,
             start_time: SystemTime::now(),
             run_id,
@@ -129,7 +136,20 @@ impl Server {
             _lock: lock,
         });
         server.events.set_server(Arc::downgrade(&server));
+        let keyspace = server.keyspace.clone();
+        server.scripts.observe_slow(Box::new(move |slow| keyspace.set_overtime(slow)));
+        server.load_functions()?;
         Ok(server)
+    }
+
+    /// Loads the libraries of functions that the node holds. Its master may change them meanwhile.
+    fn load_functions(&self) -> Result<(), StartError> {
+        let mut tx = self.keyspace.transaction();
+        if tx.lock([(0, LIBRARIES_KEY.as_ref())].into_iter(), false) != Locked::Yes {
+            return Err(keyspace::Error::Busy.into());
+        }
+        self.functions.install(&self.scripts, &self.keyspace.libraries()?);
+        Ok(())
     }
 
     /// Serves clients until [`Server::request_shutdown`], then stops in order: no new clients, running pipelines finish, replication

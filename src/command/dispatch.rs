@@ -12,9 +12,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, CommandError, Ctx, Flags, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
+    Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
     blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
     error::lossy,
+    scripting,
 };
 use crate::{
     config::SyncMode,
@@ -34,6 +35,9 @@ const MAX_GROUP_COMMANDS: usize = 1024;
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Bytes of a command name or argument shown in an error.
 const SHOWN: usize = 128;
+
+/// What a client is told that would write on a replica.
+pub(super) const READONLY: &str = "READONLY You can't write against a read only replica.";
 
 /// What the connection does after a command.
 pub enum Outcome {
@@ -283,7 +287,7 @@ impl<'a> Pipeline<'a> {
             self.commit();
         }
         if keyed && !self.lock(command, args) {
-            return self.refuse(Some(command), &CommandError::Busy);
+            return self.refuse(Some(command), &busy(self.server));
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -308,7 +312,7 @@ impl<'a> Pipeline<'a> {
         let mut plan = self.plan(command, args);
         let outcome = loop {
             if self.tx.lock_plan(&mut plan) == Locked::Busy {
-                return self.refuse(Some(command), &CommandError::Busy);
+                return self.refuse(Some(command), &busy(self.server));
             }
             let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
@@ -371,15 +375,15 @@ impl<'a> Pipeline<'a> {
             result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
         }
         if let Err(error) = &result {
-            self.reply.truncate(start);
             if matches!(error, CommandError::Suspend(_)) {
+                self.reply.truncate(start);
                 // It counts when it comes to its end.
                 self.after.truncate(events);
                 self.client.tally.commands -= 1;
                 self.clock.lap();
                 return result;
             }
-            self.error(&error.to_string());
+            reply_error(self.server, self.reply, start, error);
             command.stats.failed.fetch_add(1, Relaxed);
         }
         let pending = self.tx.pending();
@@ -613,6 +617,33 @@ fn is_exec(spec: &Spec) -> bool {
     spec.name == "exec"
 }
 
+/// Makes an error the reply, in the place of what was written from `start` on, and counts it.
+pub(super) fn reply_error(server: &Server, reply: &mut Reply, start: usize, error: &CommandError) {
+    if let CommandError::Replied { counted } = error {
+        if !counted {
+            let line = reply.as_slice().get(start + 1..).unwrap_or_default();
+            let line = line.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            server.stats.errors.count(&String::from_utf8_lossy(line), 1);
+        }
+        return;
+    }
+    let text = error.to_string();
+    reply.truncate(start);
+    reply.error(&text);
+    server.stats.errors.count(&text, 1);
+}
+
+/// What a command is told that waits in vain for the keys of a script.
+fn busy(server: &Server) -> CommandError {
+    server.scripts.busy().map_or(CommandError::Busy, |kind| CommandError::Static(kind.busy_error()))
+}
+
+/// What a request may do: for scripts that say so, what they declare.
+pub(super) fn flags_of(server: &Server, spec: &Spec, args: &[Bytes]) -> Flags {
+    let runs_script = spec.group == Group::Scripting && !spec.keys.is_none();
+    if runs_script { scripting::flags(server, spec, args) } else { spec.flags }
+}
+
 /// Whether a request may be executed, or queued, for this client at this time.
 pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &[Bytes]) -> Result<(), CommandError> {
     let spec = command.spec;
@@ -624,14 +655,16 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
         return Err(CommandError::Static("NOAUTH Authentication required."));
     }
     if !may_write(server, client, spec, args) {
-        return Err(CommandError::Static("READONLY You can't write against a read only replica."));
+        return Err(CommandError::Static(READONLY));
     }
-    admission::refusal(server, spec.flags).map_or(Ok(()), Err)
+    admission::refusal(server, flags_of(server, spec, args)).map_or(Ok(()), Err)
 }
 
 /// Whether the command does not write, or this node takes its writes from clients.
-fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
-    !spec.flags.has(Flags::WRITE) || !server.replication.is_slave() || may_write_apart(server, client, spec, args)
+pub(super) fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+    !server.replication.is_slave()
+        || !flags_of(server, spec, args).has(Flags::WRITE)
+        || may_write_apart(server, client, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
@@ -652,7 +685,8 @@ pub(super) fn keys_of(
     db: usize,
     args: &[Bytes],
 ) -> impl Iterator<Item = (KeyRef, bool)> {
-    let exclusive = command.spec.flags.has(Flags::WRITE) || command.spec.flags.has(Flags::MAY_REPLICATE);
+    let flags = flags_of(server, command.spec, args);
+    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE);
     let mut found = Vec::new();
     command.spec.keys.collect(db, args, &mut found);
     // A database that is not there is the handler's to refuse.

@@ -42,6 +42,12 @@ pub enum CommandError {
     /// A script that does not end holds the keys.
     #[error("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.")]
     Busy,
+    /// The command has written the error itself, as its reply.
+    #[error("ERR the command failed")]
+    Replied {
+        /// Whether the statistics of errors have it already: then it is that of a command that this one called.
+        counted: bool,
+    },
     /// Not an answer: the command is to run otherwise or later.
     #[error("ERR the command cannot wait here")]
     Suspend(Box<Suspend>),

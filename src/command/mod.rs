@@ -19,6 +19,7 @@ mod dispatch;
 mod elements;
 mod error;
 pub mod float;
+mod functions;
 pub mod geo;
 pub mod glob;
 mod hash;
@@ -28,12 +29,14 @@ mod introspection;
 mod key_flags;
 mod keys;
 mod latency;
+mod list;
 mod memory;
 pub mod numbers;
 mod persistence;
 mod pika;
 mod replication;
 mod scan;
+mod scripting;
 mod server;
 mod set;
 mod slowlog;
@@ -71,7 +74,10 @@ pub static FAMILIES: &[&[Spec]] = &[
     bitmap::BITMAP,
     hyperloglog::HYPERLOGLOG,
     keys::KEYS,
+    list::LIST,
     transactions::TRANSACTIONS,
+    scripting::SCRIPTING,
+    functions::FUNCTIONS,
     scan::SCAN,
     sort::SORT,
     wait::WAIT,

@@ -145,6 +145,11 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// The flags of this set that are not in `other`.
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
+
     /// The flags that Redis also has, by the names it shows in COMMAND INFO.
     pub fn redis_names(self) -> impl Iterator<Item = &'static str> {
         const NAMES: &[(Flags, &str)] = &[

@@ -166,6 +166,7 @@ impl Table {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::Flags;
     use super::*;
 
     #[test]
@@ -178,8 +179,8 @@ mod tests {
                 assert!(spec.name.len() <= MAX_NAME);
                 assert!(spec.arity != 0);
                 assert!(!spec.summary.is_empty() && !spec.since.is_empty(), "{} has no manual", spec.name);
-                let (write, read) =
-                    (spec.flags.has(super::super::Flags::WRITE), spec.flags.has(super::super::Flags::READONLY));
+                let has = |flag| spec.flags.has(flag);
+                let (write, read) = (has(Flags::WRITE) || has(Flags::MAY_REPLICATE), has(Flags::READONLY));
                 assert!(!(write && read), "{} both writes and only reads", spec.name);
                 assert!(spec.keys.is_none() || write || read, "{} has keys but neither reads nor writes", spec.name);
             }

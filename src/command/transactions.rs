@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::dispatch::{call_within, keys_of};
+use super::dispatch::{call_within, keys_of, reply_error};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, Within};
 use crate::events::KeyEvents;
 use crate::keyspace::LockPlan;
@@ -163,12 +163,7 @@ fn exec(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
         match call_within(ctx, Within::Exec, command, &queued.args) {
             Ok(()) => {}
             Err(suspend @ CommandError::Suspend(_)) => return Err(suspend),
-            Err(error) => {
-                ctx.reply.truncate(start);
-                let text = error.to_string();
-                ctx.reply.error(&text);
-                ctx.server.stats.errors.count(&text, 1);
-            }
+            Err(error) => reply_error(ctx.server, ctx.reply, start, &error),
         }
     }
     ctx.client.watched.clear();

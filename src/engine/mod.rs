@@ -40,6 +40,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
 const DATABASES_KEY: &[u8] = b"databases";
+const LIBRARIES_KEY: &[u8] = b"libraries";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,15 @@ impl EngineSizes {
     }
 }
 
+/// What the first slot's engine holds for the whole node. It belongs to no database, and no flush takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// [`Engine::libraries`].
+    pub libraries: Bytes,
+    /// [`Engine::databases`].
+    pub databases: Option<Bytes>,
+}
+
 /// A range of element keys: from `lower` up to `upper`, exclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct ElementRange<'r> {
@@ -119,17 +129,12 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates the engine of an empty slot that contains the log up to `applied`. Durable when it returns.
-    /// `databases` is for [`Engine::databases`].
-    pub fn create(
-        path: &Path,
-        shared: &Arc<Shared>,
-        applied: Applied,
-        databases: Option<&[u8]>,
-    ) -> Result<Engine, Error> {
+    /// Creates the engine of a slot that holds no key, and contains the log up to `applied`. Durable when it returns.
+    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let engine = Engine::open_db(path, shared, true)?;
         let mut batch = engine.batch();
-        if let Some(databases) = databases {
+        engine.stage_libraries(&mut batch, &kept.libraries)?;
+        if let Some(databases) = &kept.databases {
             engine.stage_databases(&mut batch, databases)?;
         }
         engine.write(batch, applied)?;
@@ -196,6 +201,22 @@ impl Engine {
     fn bad_entry(&self, key: &[u8]) -> Error {
         let what = format!("malformed entry of key \"{}\"", key.escape_ascii());
         Error::Malformed { path: self.path.clone(), what }
+    }
+
+    /// The libraries of functions that the slot keeps for the node; empty = none.
+    pub fn libraries(&self) -> Result<Bytes, Error> {
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, LIBRARIES_KEY).map_err(Error::rocksdb(&self.path))?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)).unwrap_or_default())
+    }
+
+    /// Adds the new libraries to a batch.
+    pub fn stage_libraries(&self, batch: &mut Batch, libraries: &[u8]) -> Result<(), Error> {
+        let system = self.family(SYSTEM)?;
+        match libraries {
+            [] => batch.delete(system, LIBRARIES_KEY),
+            _ => batch.put_raw(system, LIBRARIES_KEY, libraries),
+        }
+        Ok(())
     }
 
     /// The value of an element.
@@ -267,6 +288,11 @@ impl Engine {
     pub fn stage_databases(&self, batch: &mut Batch, databases: &[u8]) -> Result<(), Error> {
         batch.put_raw(self.family(SYSTEM)?, DATABASES_KEY, databases);
         Ok(())
+    }
+
+    /// What is to outlive the keys.
+    pub fn kept(&self) -> Result<Kept, Error> {
+        Ok(Kept { libraries: self.libraries()?, databases: self.databases()? })
     }
 
     /// The map of databases, where it was ever written.
@@ -463,7 +489,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = Arc::new(Shared::new(EngineOptions::default()));
         let path = dir.path().join("engine");
-        let engine = Engine::create(&path, &shared, applied(0), None).unwrap();
+        let engine = Engine::create(&path, &shared, applied(0), &Kept::default()).unwrap();
         let put = |engine: &Engine, index: u64| {
             let mut batch = engine.batch();
             let entry = Entry::string(Bytes::from(index.to_string()), None);

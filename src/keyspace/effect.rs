@@ -61,6 +61,11 @@ pub enum Effect {
         key: Bytes,
         version: u64,
     },
+    /// `FUNCTIONS payload`: these are the node's libraries of functions now; empty = none. In the first slot of database 0, and no part of
+    /// that database: FLUSHDB leaves them.
+    Libraries {
+        payload: Bytes,
+    },
     /// `FLUSHDB`: the slot is empty now. Always a record of its own.
     Flush,
     /// `SWAPDB a b`: two of the clients' databases trade places. Always a record of its own, in the first slot's log.
@@ -69,6 +74,10 @@ pub enum Effect {
         b: usize,
     },
 }
+
+/// The key in whose place the libraries of functions are locked, and whose slot holds them: its hash slot is 0, so that it is the first
+/// slot of a database however many there are. A key of this name is a key like any other.
+pub static LIBRARIES_KEY: Bytes = Bytes::from_static(b"libraries{06S}");
 
 /// A slot's state as commands read it, through the changes not yet written.
 pub trait Read {
@@ -89,6 +98,7 @@ pub trait Read {
 pub trait State: Read {
     fn put(&mut self, key: Bytes, entry: Option<Entry>);
     fn put_element(&mut self, space: Space, key: Vec<u8>, value: Option<Bytes>);
+    fn put_libraries(&mut self, payload: Bytes);
 }
 
 impl Effect {
@@ -107,6 +117,7 @@ impl Effect {
             | Effect::List(key, _)
             | Effect::Members(key, _)
             | Effect::Zset(key, _) => Some(key),
+            Effect::Libraries { .. } => Some(&LIBRARIES_KEY),
             Effect::Flush | Effect::SwapDb { .. } => None,
         }
     }
@@ -139,6 +150,7 @@ impl Effect {
             Effect::List(key, change) => change.encode(key, body),
             Effect::Members(key, change) => change.encode(key, body),
             Effect::Zset(key, change) => change.encode(key, body),
+            Effect::Libraries { payload } => put_effect(body, &[b"FUNCTIONS", payload]),
             Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
             Effect::SwapDb { a, b } => {
                 put_effect(body, &[b"SWAPDB", digits.format(*a).as_bytes(), itoa::Buffer::new().format(*b).as_bytes()]);
@@ -171,6 +183,7 @@ impl Effect {
                 Ok(Effect::Create { key: own(key), kind, version: number(args, version)? })
             }
             [b"CHUNK", key, version] => Ok(Effect::Chunk { key: own(key), version: number(args, version)? }),
+            [b"FUNCTIONS", payload] => Ok(Effect::Libraries { payload: own(payload) }),
             [b"FLUSHDB"] => Ok(Effect::Flush),
             [b"SWAPDB", a, b] => Ok(Effect::SwapDb { a: number(args, a)? as usize, b: number(args, b)? as usize }),
             [name, key, rest @ ..] => {
@@ -228,6 +241,7 @@ impl Effect {
             Effect::List(key, change) => return change.apply(&mut open(state, key, Kind::List, now)?, state),
             Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
             Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
+            Effect::Libraries { payload } => state.put_libraries(payload.clone()),
             Effect::Flush | Effect::SwapDb { .. } => {}
         }
         Ok(changed)
@@ -276,16 +290,16 @@ fn bad(args: &[&[u8]]) -> Error {
     Error::BadEffect(shown.join(" "))
 }
 
+/// State in memory, for tests.
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::binlog::{Draft, Position, RunDecoder, decode_body};
-    use proptest::prelude::*;
+pub mod test_state {
     use std::collections::{BTreeMap, HashMap};
 
-    /// A slot in memory.
+    use super::*;
+
+    /// Entries and elements.
     #[derive(Default)]
-    pub struct Map(HashMap<Bytes, Entry>, BTreeMap<(Space, Vec<u8>), Bytes>);
+    pub struct Map(pub HashMap<Bytes, Entry>, pub BTreeMap<(Space, Vec<u8>), Bytes>);
 
     impl Read for Map {
         fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
@@ -317,6 +331,7 @@ pub(super) mod tests {
                 None => self.1.remove(&(space, key)),
             };
         }
+        fn put_libraries(&mut self, _: Bytes) {}
         fn put(&mut self, key: Bytes, entry: Option<Entry>) {
             match entry {
                 Some(entry) => self.0.insert(key, entry),
@@ -324,6 +339,14 @@ pub(super) mod tests {
             };
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_state::Map;
+    use super::*;
+    use crate::binlog::{Draft, Position, RunDecoder, decode_body};
+    use proptest::prelude::*;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -369,6 +392,7 @@ pub(super) mod tests {
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
             (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Effect::SwapDb { a, b }),
+            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),

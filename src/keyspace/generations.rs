@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::Error;
 use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
 use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
-use bytes::Bytes;
-
 use crate::binlog::{Draft, Position, Writer};
-use crate::engine::{Applied, Batch, Engine};
+use crate::engine::{Applied, Batch, Engine, Kept};
 
 impl Slot {
     /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
@@ -65,8 +65,9 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-            let databases = store.engine.databases()?;
-            let engine = self.create_engine(current, Applied { position: end, time: c.time }, databases)?;
+            // No part of the database.
+            let kept = store.engine.kept()?;
+            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &kept)?;
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
@@ -82,13 +83,16 @@ impl Slot {
         Ok(())
     }
 
-    /// FLUSHDB found in the log at recovery, where the engine has no readers yet.
-    pub(super) fn recover_flush(&self, applied: Applied) -> Result<Arc<Store>, Error> {
+    /// FLUSHDB found in the log at recovery, where the engine has no readers yet. `libraries`: those that it is to hold, if they are not the
+    /// engine's.
+    pub(super) fn recover_flush(&self, applied: Applied, libraries: Option<Bytes>) -> Result<Arc<Store>, Error> {
         let Some(store) = self.store.load_full() else {
             return Err(Error::BadEffect("flush of a slot without a store".into()));
         };
         let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-        let engine = self.create_engine(current, applied, store.engine.databases()?)?;
+        let mut kept = store.engine.kept()?;
+        kept.libraries = libraries.unwrap_or(kept.libraries);
+        let engine = self.create_engine(current, applied, &kept)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
         self.store.store(Some(new.clone()));
@@ -102,11 +106,11 @@ impl Slot {
         }
     }
 
-    /// `databases`: the map of databases, which outlives the data of the slot that has it.
-    fn create_engine(&self, current: Current, applied: Applied, databases: Option<Bytes>) -> Result<Engine, Error> {
+    /// `kept`: what the engine before it held and no flush takes.
+    fn create_engine(&self, current: Current, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
         crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
-        Ok(Engine::create(&dir, &self.env.engine, applied, databases.as_deref())?)
+        Ok(Engine::create(&dir, &self.env.engine, applied, kept)?)
     }
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
@@ -124,6 +128,7 @@ impl Slot {
         let current = self.layout.unused()?;
         let (engine, log_dir, writer) =
             self.build(current, received, applied).inspect_err(|_| self.discard(current))?;
+        let libraries = engine.libraries()?;
         let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
 
         let all = all_locked();
@@ -132,8 +137,9 @@ impl Slot {
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
         self.replaced();
-        if self.has_databases() {
+        if self.is_first() {
             self.load_databases().map_err(|e| self.close_for_writes(e))?;
+            self.libraries_changed(&libraries);
         }
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.env.versions_up_to(applied.time);
@@ -167,7 +173,7 @@ impl Slot {
                 }
                 engine
             }
-            None => self.create_engine(current, applied, None)?,
+            None => self.create_engine(current, applied, &Kept::default())?,
         };
         let log_dir = self.layout.log_dir(current.log);
         let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;

@@ -42,7 +42,7 @@ use slot::{Maintenance, SlotEnv};
 use store::Layout;
 
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
-pub use effect::{Effect, Read, State};
+pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
 pub use observer::KeyObserver;
@@ -151,7 +151,7 @@ impl Keyspace {
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
         keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;
-        if let Some(slot) = slots.iter().find(|slot| slot.has_databases()) {
+        if let Some(slot) = slots.iter().find(|slot| slot.is_first()) {
             slot.load_databases()?;
         }
         let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
@@ -281,6 +281,14 @@ impl Keyspace {
     /// Sets who is told of every change, once.
     pub fn set_observer(&self, observer: Arc<dyn KeyObserver>) {
         self.env.observer.get_or_init(|| observer);
+    }
+
+    /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
+    pub fn libraries(&self) -> Result<Bytes, Error> {
+        match &*self.slot(self.first_database(), &LIBRARIES_KEY).store() {
+            Some(store) => Ok(store.engine.libraries()?),
+            None => Ok(Bytes::new()),
+        }
     }
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.

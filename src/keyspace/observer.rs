@@ -12,6 +12,9 @@ pub trait KeyObserver: Send + Sync {
     /// A slot of the database was emptied or replaced as a whole. All stripes are held.
     fn replaced(&self, db: usize);
 
+    /// These are the libraries of functions now; empty = none. [`LIBRARIES_KEY`](super::LIBRARIES_KEY) is held exclusively.
+    fn libraries_changed(&self, libraries: &Bytes);
+
     /// Whether somebody waits for a change of the key, which is held exclusively: then it is to be committed before the next command runs.
     fn awaits(&self, db: usize, key: &Bytes) -> bool;
 

@@ -21,6 +21,7 @@ pub struct Overlay<'s> {
     order: u64,
     data: Elements,
     score: Elements,
+    libraries: Option<Bytes>,
 }
 
 /// The last state of a key.
@@ -46,7 +47,7 @@ impl<'s> Overlay<'s> {
 
     fn new(slot: &'s Slot, locked: bool) -> Overlay<'s> {
         let entries = HashMap::with_hasher(FixedState::default());
-        Overlay { slot, locked, entries, order: 0, data: Elements::new(), score: Elements::new() }
+        Overlay { slot, locked, entries, order: 0, data: Elements::new(), score: Elements::new(), libraries: None }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -54,7 +55,7 @@ impl<'s> Overlay<'s> {
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len() + self.data.len() + self.score.len()
+        self.entries.len() + self.data.len() + self.score.len() + usize::from(self.libraries.is_some())
     }
 
     /// What is changed from now on comes after what was changed, in this overlay or another one, under a lower number.
@@ -65,6 +66,11 @@ impl<'s> Overlay<'s> {
     /// The changed entries.
     pub fn entries(&self) -> impl Iterator<Item = (&Bytes, Option<&Entry>)> {
         self.entries.iter().map(|(key, changed)| (key, changed.entry.as_ref()))
+    }
+
+    /// The libraries of functions, if they were changed.
+    pub fn libraries(&self) -> Option<&Bytes> {
+        self.libraries.as_ref()
     }
 
     fn space(&self, space: Space) -> &Elements {
@@ -85,6 +91,9 @@ impl<'s> Overlay<'s> {
                 engine.stage_element(&mut batch, space, key, value.as_ref())?;
             }
         }
+        if let Some(libraries) = &self.libraries {
+            engine.stage_libraries(&mut batch, libraries)?;
+        }
         Ok(batch)
     }
 
@@ -95,6 +104,9 @@ impl<'s> Overlay<'s> {
     {
         let mut changes = Vec::new();
         for overlay in overlays {
+            if let Some(libraries) = &overlay.libraries {
+                overlay.slot.libraries_changed(libraries);
+            }
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
@@ -110,6 +122,7 @@ impl<'s> Overlay<'s> {
         self.entries.clear();
         self.data.clear();
         self.score.clear();
+        self.libraries = None;
     }
 }
 
@@ -194,5 +207,9 @@ impl State for Overlay<'_> {
             Space::Score => &mut self.score,
         }
         .insert(key, value);
+    }
+
+    fn put_libraries(&mut self, payload: Bytes) {
+        self.libraries = Some(payload);
     }
 }

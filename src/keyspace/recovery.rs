@@ -216,8 +216,9 @@ impl<'s> Replay<'s> {
         let applied = Applied { position: record.end, time: self.applied.time.max(record.time) };
         match effects.as_slice() {
             [Effect::Flush] => {
+                let libraries = self.overlay.libraries().cloned();
                 self.overlay.clear();
-                self.store = self.overlay.slot().recover_flush(applied)?;
+                self.store = self.overlay.slot().recover_flush(applied, libraries)?;
             }
             [Effect::SwapDb { a, b }] => {
                 self.write()?;

@@ -121,6 +121,13 @@ impl Slot {
         let mut sum = [0u8; 20];
         let db = (self.shown_db() as u32).to_be_bytes();
         let Some(store) = self.store().clone() else { return Ok(sum) };
+        let libraries = store.engine.libraries()?;
+        if !libraries.is_empty() {
+            let mut hash = Sha1::new();
+            hash.update(b"libraries");
+            hash.update(&libraries);
+            xor(&mut sum, hash.finalize().as_slice());
+        }
         let mut failed = None;
         self.scan(None, now, &mut |key, entry| {
             let mut hash = Sha1::new();

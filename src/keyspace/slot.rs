@@ -301,6 +301,18 @@ impl Slot {
         }
     }
 
+    /// The engine holds new libraries of functions; [`LIBRARIES_KEY`](super::effect::LIBRARIES_KEY) is held exclusively.
+    pub(super) fn libraries_changed(&self, libraries: &Bytes) {
+        if let Some(observer) = self.env.observer.get() {
+            observer.libraries_changed(libraries);
+        }
+    }
+
+    /// Whether this is the slot that holds what belongs to no database: the libraries of functions, and the map of databases.
+    pub(super) fn is_first(&self) -> bool {
+        (self.db, self.number) == (0, 0)
+    }
+
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
     pub(super) fn uncertain(&self, key: &[u8]) {
         self.env.cache.forget(&self.cache_id, key);

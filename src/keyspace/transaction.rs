@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::commit::SlotWrite;
-use super::effect::{Effect, Read};
+use super::effect::{Effect, LIBRARIES_KEY, Read};
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
@@ -391,6 +391,17 @@ impl<'k> Transaction<'k> {
     /// The live key expires no more.
     pub fn persist(&mut self, db: usize, key: &Bytes, now: u64) -> Result<(), Error> {
         self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
+    }
+
+    /// Makes these the libraries of functions (empty: none). [`LIBRARIES_KEY`] must be held exclusively.
+    pub fn set_libraries(&mut self, payload: Bytes, now: u64) -> Result<(), Error> {
+        self.apply(self.keyspace.first_database(), Effect::Libraries { payload }, now).map(drop)
+    }
+
+    /// The libraries of functions, if a pending write changes them.
+    pub fn pending_libraries(&self) -> Option<&Bytes> {
+        let slot = self.keyspace.slot(self.keyspace.first_database(), &LIBRARIES_KEY);
+        self.parts.iter().find(|part| part.is_of(slot)).and_then(|part| part.overlay.libraries())
     }
 
     /// Puts a string into chunks before a change in place makes it long.

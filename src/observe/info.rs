@@ -17,7 +17,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use crate::{command::Command, server::Server};
+use crate::{command::Command, script::ScriptKind, server::Server};
 
 /// The Redis whose behaviour clients may expect; they detect features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -149,6 +149,22 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     if let Some(total) = total_memory() {
         out.bytes("total_system_memory", total);
     }
+    let (of_eval, of_functions) =
+        (server.scripts.used_memory(ScriptKind::Eval), server.scripts.used_memory(ScriptKind::Function));
+    let (scripts, scripts_bytes) = server.scripts.cached_scripts();
+    let libraries = server.functions.current();
+    let (library_count, function_count) = libraries.counts();
+    let libraries_bytes: usize = libraries.iter().map(|library| library.code().len()).sum();
+    out.bytes("used_memory_vm_eval", of_eval as u64);
+    out.bytes("used_memory_lua", of_eval as u64);
+    out.field("used_memory_scripts_eval", scripts_bytes);
+    out.field("number_of_cached_scripts", scripts);
+    out.field("number_of_functions", function_count);
+    out.field("number_of_libraries", library_count);
+    out.field("used_memory_vm_functions", of_functions);
+    out.bytes("used_memory_vm_total", (of_eval + of_functions) as u64);
+    out.field("used_memory_functions", libraries_bytes);
+    out.bytes("used_memory_scripts", (scripts_bytes + libraries_bytes) as u64);
     out.bytes("maxmemory", server.config.maxmemory());
     out.field("maxmemory_policy", server.config.maxmemory_policy());
     out.field("lazyfree_pending_objects", server.keyspace.retiring());

@@ -16,7 +16,7 @@ use super::flags::shebang;
 use super::interpreter::{Interpreter, Limits};
 use super::library::Library;
 use super::natives::sha1_text;
-use super::running::{Invocation, Run, Running, ScriptKind};
+use super::running::{Invocation, Run, Running, ScriptKind, SlowObserver};
 use super::{Abort, Ended, Host, Script, convert};
 use crate::net::Reply;
 
@@ -235,9 +235,14 @@ impl Engine {
         self.running.busy()
     }
 
-    /// The script that has been running longest.
-    pub fn running(&self) -> Option<Arc<Run>> {
-        self.running.longest()
+    /// The script of this kind that has been running longest.
+    pub fn running(&self, kind: ScriptKind) -> Option<Arc<Run>> {
+        self.running.longest(kind)
+    }
+
+    /// Sets who is told of slow scripts, once. Is called on the threads of these.
+    pub fn observe_slow(&self, observer: SlowObserver) {
+        self.running.observe(observer);
     }
 
     /// Ends the slow scripts of this kind that have not written.

@@ -195,6 +195,27 @@ impl Libraries {
         out
     }
 
+    /// The libraries of a dump that this node, or its master, made. Those that `known` has need not be loaded again. One that cannot be
+    /// loaded is left out; the log says why.
+    pub(super) fn reload(engine: &Engine, dump: &[u8], known: &Libraries) -> Result<Libraries, String> {
+        let mut libraries = Libraries::default();
+        for code in codes(dump)? {
+            let same = metadata(&code).ok().and_then(|found| {
+                let library = known.by_name.get(std::str::from_utf8(&found.name).ok()?)?;
+                (library.code == code).then(|| Arc::clone(library))
+            });
+            match same {
+                Some(library) => libraries.insert(library),
+                None => {
+                    if let Err(error) = libraries.load(engine, &code, false, None) {
+                        tracing::error!("a library of functions cannot be loaded: {error}");
+                    }
+                }
+            }
+        }
+        Ok(libraries)
+    }
+
     /// Takes the libraries of a dump in. On an error nothing has changed.
     pub fn restore(&mut self, engine: &Engine, dump: &[u8], policy: RestorePolicy) -> Result<(), String> {
         let mut restored = Libraries::default();

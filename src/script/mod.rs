@@ -7,6 +7,7 @@
 //! - `natives`: `redis.*`; `lib`: `cjson`, `cmsgpack`, `struct`, `bit`
 //! - `convert`: replies as Lua values and back
 //! - `library`: libraries of functions, FUNCTION DUMP and RESTORE
+//! - `registry`: the libraries that the node has now
 //!
 //! Behaviour and texts are those of Redis 7.0.15; `os.clock` and the bound on scripts that EVAL brings are Redis 7.4's.
 //! Not there: the debugger.
@@ -21,6 +22,7 @@ mod natives;
 mod number;
 mod raise;
 mod random;
+mod registry;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,8 @@ use crate::net::Reply;
 pub use engine::{DEFAULT_MEMORY_LIMIT, Engine, Origin};
 pub use flags::{ScriptFlags, shebang};
 pub use library::{FunctionInfo, LOAD_TIMEOUT, Libraries, Library, RestorePolicy};
-pub use running::{Invocation, Run, ScriptKind};
+pub use registry::Registry;
+pub use running::{Invocation, Run, ScriptKind, SlowObserver};
 
 /// What a running script may ask of the server.
 pub trait Host {

@@ -1,7 +1,7 @@
 //! The scripts that run: what FUNCTION STATS shows, what makes the server BUSY, what SCRIPT KILL ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -77,11 +77,15 @@ impl Run {
     }
 }
 
+/// Is told that a script has become slow (`true`), and that one that was has ended.
+pub type SlowObserver = Box<dyn Fn(bool) + Send + Sync>;
+
 /// All scripts that run.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Running {
     runs: Mutex<Vec<Arc<Run>>>,
     slow: AtomicUsize,
+    observer: OnceLock<SlowObserver>,
 }
 
 impl Running {
@@ -103,6 +107,18 @@ impl Running {
         self.runs.lock().retain(|other| !Arc::ptr_eq(other, run));
         if run.slow.load(Relaxed) {
             self.slow.fetch_sub(1, Relaxed);
+            self.tell(false);
+        }
+    }
+
+    /// Sets who is told of slow scripts, once.
+    pub fn observe(&self, observer: SlowObserver) {
+        self.observer.get_or_init(|| observer);
+    }
+
+    fn tell(&self, slow: bool) {
+        if let Some(observer) = self.observer.get() {
+            observer(slow);
         }
     }
 
@@ -111,6 +127,7 @@ impl Running {
         let Some(limit) = run.invocation.busy_after else { return };
         if run.duration() >= limit && !run.slow.swap(true, Relaxed) {
             self.slow.fetch_add(1, Relaxed);
+            self.tell(true);
             let command = match run.kind {
                 ScriptKind::Eval => "SCRIPT KILL",
                 ScriptKind::Function => "FUNCTION KILL",
@@ -127,9 +144,9 @@ impl Running {
         self.runs.lock().iter().find(|run| run.slow.load(Relaxed)).map(|run| run.kind)
     }
 
-    /// The script that has been running longest.
-    pub fn longest(&self) -> Option<Arc<Run>> {
-        self.runs.lock().first().cloned()
+    /// The script of this kind that has been running longest.
+    pub fn longest(&self, kind: ScriptKind) -> Option<Arc<Run>> {
+        self.runs.lock().iter().find(|run| run.kind == kind).cloned()
     }
 
     pub fn kill(&self, kind: ScriptKind) -> Result<(), &'static str> {

@@ -303,7 +303,7 @@ fn killed(code: &'static str) -> (Result<(), &'static str>, String) {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(engine.busy(), Some(ScriptKind::Eval));
-    assert!(engine.running().unwrap().duration() >= Duration::from_millis(5));
+    assert!(engine.running(ScriptKind::Eval).unwrap().duration() >= Duration::from_millis(5));
     assert_eq!(engine.kill(ScriptKind::Function), Err(ScriptKind::Eval.busy_error()));
     let killed = engine.kill(ScriptKind::Eval);
     if killed.is_err() {

@@ -359,7 +359,7 @@ pub fn load(state: &mut dyn Read, hash: &Handle, now: u64) -> Result<Vec<HashFie
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::effect::tests::Map;
+    use crate::keyspace::effect::test_state::Map;
     use crate::keyspace::types::refill;
     use crate::keyspace::{Effect, Kind};
     use proptest::prelude::*;

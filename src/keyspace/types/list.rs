@@ -12,6 +12,9 @@ use crate::keyspace::effect::{Read, State};
 
 const MIDDLE: u64 = 1 << 63;
 
+/// Elements that [`changes`] puts into one change.
+const PUSHED_AT_ONCE: usize = 4096;
+
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -93,11 +96,13 @@ impl Change {
             }
             Change::Pop { left, count } => {
                 let count = (*count).min(len);
+                let (from, to) = if *left { (head, head + count) } else { (head + len - count, head + len) };
+                // What a list leaves behind that is no more is nobody's.
+                if count < len {
+                    drop_range(list, state, from, to);
+                }
                 if *left {
-                    drop_range(list, state, head, head + count);
-                    set_head(list, head + count);
-                } else {
-                    drop_range(list, state, head + len - count, head + len);
+                    set_head(list, to);
                 }
                 list.collection.count -= count;
                 count
@@ -126,8 +131,10 @@ impl Change {
             Change::Trim { first, last } => {
                 let first = (*first).min(len);
                 let end = last.saturating_add(1).clamp(first, len);
-                drop_range(list, state, head, head + first);
-                drop_range(list, state, head + end, head + len);
+                if first < end {
+                    drop_range(list, state, head, head + first);
+                    drop_range(list, state, head + end, head + len);
+                }
                 set_head(list, head + first);
                 list.collection.count = end - first;
                 len - (end - first)
@@ -136,6 +143,12 @@ impl Change {
         list.save(state);
         Ok(Outcome::of(count))
     }
+}
+
+/// What fills a new list with these elements.
+pub fn changes(elements: Vec<Bytes>) -> Vec<Change> {
+    let chunks = elements.chunks(PUSHED_AT_ONCE);
+    chunks.map(|chunk| Change::Push { left: false, elements: chunk.to_vec() }).collect()
 }
 
 /// Moves the shorter side one place outwards and puts the element into the gap.
@@ -228,4 +241,193 @@ pub fn range(state: &mut dyn Read, list: &Handle, first: u64, end: u64) -> Resul
         true
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keyspace::effect::Effect;
+    use crate::keyspace::effect::test_state::Map;
+    use crate::keyspace::{Entry, Kind};
+
+    const KEY: Bytes = Bytes::from_static(b"list");
+
+    fn element() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from)
+    }
+
+    /// A change that fits a list of `len` elements.
+    fn change(len: u64) -> BoxedStrategy<Change> {
+        let push = (any::<bool>(), proptest::collection::vec(element(), 1..6));
+        let push = push.prop_map(|(left, elements)| Change::Push { left, elements });
+        let remove = proptest::collection::btree_set(0..len.max(1), 0..8);
+        prop_oneof![
+            2 => push,
+            1 => (any::<bool>(), 0..4u64).prop_map(|(left, count)| Change::Pop { left, count }),
+            1 => (0..len.max(1), element()).prop_map(|(index, element)| Change::Set { index, element }),
+            2 => (0..=len, element()).prop_map(|(index, element)| Change::Insert { index, element }),
+            2 => remove.prop_map(|indexes| Change::Remove(indexes.into_iter().collect())),
+            1 => (0..len + 2, 0..len + 2).prop_map(|(first, last)| Change::Trim { first, last }),
+        ]
+        .boxed()
+    }
+
+    /// What a change makes of a list, and the count that it answers; `None` if it does not fit.
+    fn model(change: &Change, list: &mut Vec<Bytes>) -> Option<u64> {
+        let len = list.len();
+        Some(match change {
+            Change::Push { left: true, elements } => {
+                elements.iter().for_each(|element| list.insert(0, element.clone()));
+                elements.len() as u64
+            }
+            Change::Push { left: false, elements } => {
+                list.extend(elements.iter().cloned());
+                elements.len() as u64
+            }
+            Change::Pop { left, count } => {
+                let count = len.min(*count as usize);
+                list.drain(if *left { 0..count } else { len - count..len });
+                count as u64
+            }
+            Change::Set { index, element } => {
+                *list.get_mut(*index as usize)? = element.clone();
+                1
+            }
+            Change::Insert { index, element } => {
+                let index = usize::try_from(*index).ok().filter(|index| *index <= len)?;
+                list.insert(index, element.clone());
+                1
+            }
+            Change::Remove(indexes) => {
+                if indexes.iter().any(|index| *index >= len as u64) {
+                    return None;
+                }
+                indexes.iter().rev().for_each(|index| drop(list.remove(*index as usize)));
+                indexes.len() as u64
+            }
+            Change::Trim { first, last } => {
+                let first = len.min(*first as usize);
+                let end = len.min(last.saturating_add(1) as usize).max(first);
+                *list = list[first..end].to_vec();
+                (len - list.len()) as u64
+            }
+        })
+    }
+
+    fn handle(state: &mut Map) -> Option<Handle> {
+        let entry = state.get(&KEY).unwrap()?;
+        Handle::of(&KEY, &entry)
+    }
+
+    fn contents(state: &mut Map) -> Vec<Bytes> {
+        let Some(list) = handle(state) else { return Vec::new() };
+        let all = range(state, &list, 0, u64::MAX).unwrap();
+        assert_eq!(all.len() as u64, list.len());
+        let stored = state.1.len() as u64;
+        assert_eq!(stored, list.len(), "an element was left behind");
+        all
+    }
+
+    fn apply(state: &mut Map, change: &Change) -> Result<Outcome, Error> {
+        if state.get(&KEY)?.is_none() {
+            // Of lists that are no more.
+            state.1.clear();
+            Effect::Create { key: KEY, kind: Kind::List, version: 7 }.apply(state, 0)?;
+        }
+        Effect::List(KEY, change.clone()).apply(state, 0)
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_is_a_vec(seeds in proptest::collection::vec(any::<proptest::sample::Index>(), 1..60), picks in any::<u64>()) {
+            let mut runner = proptest::test_runner::TestRunner::new_with_rng(
+                ProptestConfig::default(),
+                proptest::test_runner::TestRng::from_seed(
+                    proptest::test_runner::RngAlgorithm::XorShift,
+                    &[picks.to_le_bytes(), [1; 8]].concat(),
+                ),
+            );
+            let (mut state, mut expected) = (Map::default(), Vec::new());
+            for _ in seeds {
+                let change = change(expected.len() as u64).new_tree(&mut runner).unwrap().current();
+                let before = expected.clone();
+                // A list that is just made is filled by the command that makes it.
+                if before.is_empty() && !matches!(change, Change::Push { .. }) {
+                    continue;
+                }
+                let outcome = apply(&mut state, &change);
+                match model(&change, &mut expected) {
+                    Some(count) => prop_assert_eq!(outcome.unwrap(), Outcome::of(count), "{:?} of {:?}", change, before),
+                    None => prop_assert!(outcome.is_err(), "{:?} of {:?}", change, before),
+                }
+                prop_assert_eq!(&contents(&mut state), &expected, "{:?} of {:?}", change, before);
+                prop_assert_eq!(state.get(&KEY).unwrap().is_some(), !expected.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_list() {
+        let letters: Vec<Bytes> = ["a", "b", "c", "d"].map(Bytes::from).to_vec();
+        let mut state = Map::default();
+        apply(&mut state, &Change::Push { left: false, elements: letters.clone() }).unwrap();
+        let list = handle(&mut state).unwrap();
+        assert_eq!(get(&mut state, &list, 3).unwrap(), Some(letters[3].clone()));
+        assert_eq!(get(&mut state, &list, 4).unwrap(), None);
+        assert_eq!(range(&mut state, &list, 1, 3).unwrap(), letters[1..3]);
+        assert_eq!(range(&mut state, &list, 3, 2).unwrap(), [] as [Bytes; 0]);
+        let mut seen = Vec::new();
+        each(&mut state, &list, 1, 9, true, &mut |index, element| {
+            seen.push((index, Bytes::copy_from_slice(element)));
+            index > 2
+        })
+        .unwrap();
+        assert_eq!(seen, [(3, letters[3].clone()), (2, letters[2].clone())]);
+    }
+
+    #[test]
+    fn an_expiry_outlives_changes() {
+        let mut state = Map::default();
+        apply(&mut state, &Change::Push { left: true, elements: vec![Bytes::from("a"), Bytes::from("b")] }).unwrap();
+        Effect::ExpireAt { key: KEY, at: 99 }.apply(&mut state, 0).unwrap();
+        apply(&mut state, &Change::Pop { left: true, count: 1 }).unwrap();
+        assert_eq!(state.get(&KEY).unwrap().and_then(|entry: Entry| entry.expire_at), Some(99));
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let mut state = Map::default();
+        apply(&mut state, &Change::Push { left: true, elements: vec![Bytes::from("a"), Bytes::from("b")] }).unwrap();
+        let before = contents(&mut state);
+        let element = Bytes::from("x");
+        for change in [
+            Change::Set { index: 2, element: element.clone() },
+            Change::Insert { index: 3, element },
+            Change::Remove(vec![2]),
+            Change::Remove(vec![1, 0]),
+            Change::Remove(vec![0, 0]),
+        ] {
+            assert!(apply(&mut state, &change).is_err(), "{change:?}");
+            assert_eq!(contents(&mut state), before);
+        }
+        for nothing in
+            [Change::Remove(vec![]), Change::Pop { left: true, count: 0 }, Change::Trim { first: 0, last: 1 }]
+        {
+            assert!(!apply(&mut state, &nothing).unwrap().changed);
+        }
+    }
+
+    #[test]
+    fn changes_fill_a_list() {
+        let elements: Vec<Bytes> = (0..PUSHED_AT_ONCE + 1).map(|n| Bytes::from(n.to_string())).collect();
+        let mut state = Map::default();
+        let changes = changes(elements.clone());
+        assert_eq!(changes.len(), 2);
+        changes.iter().for_each(|change| {
+            apply(&mut state, change).unwrap();
+        });
+        assert_eq!(contents(&mut state), elements);
+    }
 }

@@ -171,7 +171,7 @@ fn search(state: &mut dyn Read, handle: &Handle, eligible: Eligible<'_>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::effect::tests::Map;
+    use crate::keyspace::effect::test_state::Map;
     use crate::keyspace::types::set::Change;
     use crate::keyspace::{Effect, Kind};
     use std::collections::BTreeMap;
