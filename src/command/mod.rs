@@ -42,6 +42,7 @@ mod set;
 mod slowlog;
 mod sort;
 mod spec;
+mod stream;
 mod string;
 mod table;
 mod transactions;
@@ -68,6 +69,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
+    stream::STREAM,
     string::STRING,
     hash::HASH,
     set::SET,

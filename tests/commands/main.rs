@@ -19,6 +19,7 @@ mod random_elements;
 mod scan;
 mod server;
 mod set;
+mod stream;
 mod string;
 mod values;
 mod zset;

@@ -16,7 +16,7 @@ fn dump(redis: &RedisServer, key: &str) -> Vec<u8> {
     }
 }
 
-/// Values of all types but streams, small and large, as Redis dumps them.
+/// Values of all types, small and large, as Redis dumps them.
 fn values() -> Vec<(String, Vec<u8>)> {
     let redis = RedisServer::start();
     let mut conn = redis.conn();
@@ -43,6 +43,10 @@ fn values() -> Vec<(String, Vec<u8>)> {
             scored.chain(["inf".into(), "i".into(), "-0".into(), "o".into()]).collect(),
         );
     }
+    value("stream", "XADD", ["1-1", "a", "1", "b", "2"].map(String::from).to_vec());
+    value("stream", "XADD", ["5-0", "a", "3"].map(String::from).to_vec());
+    conn.call(&["XGROUP", "CREATE", "stream", "g", "0"]);
+    conn.call(&["XREADGROUP", "GROUP", "g", "c", "COUNT", "1", "STREAMS", "stream", ">"]);
     let keys = match conn.call(&["KEYS", "*"]) {
         Reply::Array(keys) => keys,
         other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx};
 use crate::keyspace::types::blob::{self, Blob};
-use crate::keyspace::types::{Handle, hash, list, refill, set, zset};
+use crate::keyspace::types::{Handle, hash, list, refill, set, stream, zset};
 use crate::keyspace::{Effect, Entry, Kind};
 use crate::rdb::{HashField, Value};
 
@@ -77,7 +77,7 @@ pub fn load(ctx: &mut Ctx<'_, '_>, (db, key): Place<'_>, entry: &Entry) -> Resul
             fields if fields.is_empty() => return Ok(None),
             fields => Value::Hash(fields),
         },
-        Kind::Stream => return Err(CommandError::Static("ERR this version cannot dump a stream")),
+        Kind::Stream => Value::Stream(stream::load(reader, &handle)?),
     }))
 }
 
@@ -99,7 +99,7 @@ pub fn store(
             let field = |f: HashField| (f.field, hash::Field { value: f.value, expire_at: f.expire_at });
             (Kind::Hash, refill::hash(key, fields.map(field)))
         }
-        Value::Stream(_) => return Err(CommandError::Static("ERR this version cannot restore a stream")),
+        Value::Stream(value) => (Kind::Stream, refill::stream(key, value)),
     };
     fill(ctx, (db, key), kind, effects, expire_at)
 }
