@@ -585,8 +585,6 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
-        }
-        if wrote {
             for (slot, index) in self.tx.committed() {
                 self.client.written.note((slot.db(), slot.number()), index);
             }
