@@ -271,11 +271,33 @@ pub enum Group {
     Scripting,
     /// The connection itself.
     Connection,
+    /// Redis Cluster.
+    Cluster,
     /// The server.
     Server,
 }
 
 impl Group {
+    /// All chapters, in the order of the manual.
+    pub const ALL: [Group; 16] = [
+        Group::String,
+        Group::Hash,
+        Group::List,
+        Group::Set,
+        Group::SortedSet,
+        Group::Stream,
+        Group::Bitmap,
+        Group::HyperLogLog,
+        Group::Geo,
+        Group::Generic,
+        Group::PubSub,
+        Group::Transactions,
+        Group::Scripting,
+        Group::Connection,
+        Group::Server,
+        Group::Cluster,
+    ];
+
     /// Its name in COMMAND DOCS.
     pub const fn name(self) -> &'static str {
         match self {
@@ -293,6 +315,7 @@ impl Group {
             Group::Transactions => "transactions",
             Group::Scripting => "scripting",
             Group::Connection => "connection",
+            Group::Cluster => "cluster",
             Group::Server => "server",
         }
     }
@@ -314,7 +337,7 @@ impl Group {
             Group::Transactions => Some("@transaction"),
             Group::Scripting => Some("@scripting"),
             Group::Connection => Some("@connection"),
-            Group::Server => None,
+            Group::Cluster | Group::Server => None,
         }
     }
 }
