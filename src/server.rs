@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::keyspace::{
 use crate::net::listener::BindError;
 use crate::net::{ClientRegistry, Listener};
 use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
-use crate::pubsub::PubSub;
+use crate::pubsub::{Monitors, Pause, PauseKind, PubSub};
 use crate::replication::{self, NodeState, PeerListeners};
 use crate::script;
 use crate::snapshot::Bgsave;
@@ -73,7 +74,9 @@ pub struct Server {
     pub switches: Switches,
     pub scan_cursors: ScanCursors,
     pub events: Arc<KeyEvents>,
-    pub pubsub: PubSub,
+    pub pubsub: Arc<PubSub>,
+    pub monitors: Arc<Monitors>,
+    pub pause: Pause,
     pub scripts: script::Engine,
     pub functions: script::Registry,
     pub replication: Arc<replication::Manager>,
@@ -110,8 +113,9 @@ impl Server {
             ms = began.elapsed().as_millis() as u64,
             "ready"
         );
-        let events = Arc::new(KeyEvents::default());
+        let events = Arc::new(KeyEvents::new(config.clone()));
         keyspace.set_observer(events.clone());
+        let (pubsub, monitors) = (Arc::new(PubSub::new(config.clone())), Arc::new(Monitors::new(config.clone())));
         let server = Arc::new(Server {
             bgsave: Bgsave::new(config.dump_path()),
             config,
@@ -124,7 +128,9 @@ impl Server {
             switches: Switches::default(),
             scan_cursors: ScanCursors::new(),
             events,
-            pubsub: PubSub::default(),
+            pubsub,
+            monitors,
+            pause: Pause::default(),
             scripts: script::Engine::default(),
             functions: script::Registry::default(),
             replication,
@@ -163,6 +169,9 @@ impl Server {
                 loop {
                     ticks.tick().await;
                     server.stats.sample();
+                    if server.switches.cron() {
+                        server.events.tracking.limit();
+                    }
                 }
             }
         });
@@ -201,6 +210,32 @@ impl Server {
     pub fn after_commit(&self, after: After) {
         match after {
             After::Notify { db, class, event, key } => self.pubsub.notify(db, class, event, &key),
+            After::Publish { channel, message, shard } => self.pubsub.publish(&channel, &message, shard),
+            After::Monitor(line) => self.monitors.feed(&line),
+        }
+    }
+
+    /// Deletes keys that a command found expired, if that is this node's to do now. No key may be locked.
+    pub fn expire_found(&self, mut keys: Vec<(usize, Bytes)>) {
+        keys.retain(|(db, _)| self.writes_log_of(*db));
+        if !keys.is_empty()
+            && self.pause.kind() == PauseKind::None
+            && let Err(error) = self.keyspace.expire(&keys)
+        {
+            tracing::debug!(%error, "expired keys could not be deleted");
+        }
+    }
+
+    /// Whether the log of a database is this node's to write: it is no master's copy.
+    pub fn writes_log_of(&self, db: usize) -> bool {
+        !self.replication.is_slave() || self.replication.is_detached(db)
+    }
+
+    /// Enters an event into LATENCY if it took long.
+    pub fn latency_event(&self, event: &'static str, took: Duration) {
+        let threshold = self.config.latency_monitor_threshold();
+        if !threshold.is_zero() && took >= threshold {
+            self.latency.record(event, Server::now_ms() / 1000, took);
         }
     }
 

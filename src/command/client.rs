@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::blocking::End;
-use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers};
-use crate::net::{ClientFilter, ClientKind, Closing, Replies};
+use super::{CommandError, Ctx, Flags, Group, Keys, Spec, error::lossy, numbers, tracking};
+use crate::net::{ClientFilter, ClientKind, Closing, Mode, Replies};
+use crate::pubsub::PauseKind;
 
 const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
 const ADMIN: Flags = PLAIN.and(Flags::ADMIN);
@@ -27,7 +28,23 @@ const BASE: Spec = Spec {
 
 /// The subcommands.
 pub static CLIENT: &[Spec] = &[
+    Spec {
+        name: "caching",
+        arity: 3,
+        since: "6.0.0",
+        summary: "Lets the next command's keys be tracked, or not.",
+        usage: "YES|NO",
+        handler: tracking::caching,
+        ..BASE
+    },
     Spec { name: "getname", since: "2.6.9", summary: "Returns the connection's name.", handler: getname, ..BASE },
+    Spec {
+        name: "getredir",
+        since: "6.0.0",
+        summary: "Returns the id of the client that invalidations are redirected to.",
+        handler: tracking::getredir,
+        ..BASE
+    },
     Spec { name: "id", since: "5.0.0", summary: "Returns the connection's id.", handler: id, ..BASE },
     Spec { name: "info", since: "6.2.0", summary: "Describes the connection.", handler: info, ..BASE },
     Spec {
@@ -73,10 +90,20 @@ pub static CLIENT: &[Spec] = &[
         ..BASE
     },
     Spec {
+        name: "pause",
+        arity: -3,
+        flags: ADMIN,
+        since: "3.0.0",
+        summary: "Holds back the commands of all clients for a time.",
+        usage: "timeout [WRITE|ALL]",
+        handler: pause,
+        ..BASE
+    },
+    Spec {
         name: "reply",
         arity: 3,
         since: "3.2.0",
-        summary: "Stops the replies to the connection, all or the next one, or sends them again.",
+        summary: "Turns replies to the connection off or on.",
         usage: "ON|OFF|SKIP",
         handler: reply,
         ..BASE
@@ -100,6 +127,23 @@ pub static CLIENT: &[Spec] = &[
         ..BASE
     },
     Spec {
+        name: "tracking",
+        arity: -3,
+        since: "6.0.0",
+        complexity: "O(1); some options O(N), N being the number of prefixes.",
+        summary: "Tells the connection when keys that it has read change.",
+        usage: "ON|OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
+        handler: tracking::tracking,
+        ..BASE
+    },
+    Spec {
+        name: "trackinginfo",
+        since: "6.2.0",
+        summary: "Describes what is tracked for the connection.",
+        handler: tracking::trackinginfo,
+        ..BASE
+    },
+    Spec {
         name: "unblock",
         arity: -3,
         flags: ADMIN,
@@ -108,6 +152,15 @@ pub static CLIENT: &[Spec] = &[
         summary: "Ends the wait of another connection's blocking command.",
         usage: "client-id [TIMEOUT|ERROR]",
         handler: unblock,
+        ..BASE
+    },
+    Spec {
+        name: "unpause",
+        flags: ADMIN,
+        since: "6.2.0",
+        complexity: "O(N), N being the number of clients that wait.",
+        summary: "Ends CLIENT PAUSE.",
+        handler: unpause,
         ..BASE
     },
     Spec::help(Group::Connection, "5.0.0"),
@@ -168,11 +221,40 @@ fn no_evict(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 }
 
 fn no_touch(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    yes_or_no(&args[2], "on", "off")?;
+    let on = yes_or_no(&args[2], "on", "off")?;
+    ctx.client.info().set(Mode::NoTouch, on);
     ctx.reply.ok();
     Ok(())
 }
 
+/// CLIENT PAUSE timeout [WRITE|ALL]
+fn pause(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let kind = match args.get(3..).unwrap_or_default() {
+        [] => PauseKind::All,
+        [kind] if kind.eq_ignore_ascii_case(b"all") => PauseKind::All,
+        [kind] if kind.eq_ignore_ascii_case(b"write") => PauseKind::Write,
+        [_] => return Err(CommandError::Static("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => {
+            let subcommand = lossy(&args[1], 128);
+            return Err(CommandError::SubcommandForm { subcommand, container: "CLIENT" });
+        }
+    };
+    let ms =
+        numbers::parse_i64(&args[2]).ok_or(CommandError::Static("ERR timeout is not an integer or out of range"))?;
+    let ms = u64::try_from(ms).map_err(|_| CommandError::Static("ERR timeout is negative"))?;
+    ctx.server.pause.begin(kind, Duration::from_millis(ms));
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// CLIENT UNPAUSE
+fn unpause(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
+    ctx.server.pause.end();
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// CLIENT REPLY ON|OFF|SKIP
 /// What is silenced here is taken back by the dispatcher.
 fn reply(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let is = |word: &str| args[2].eq_ignore_ascii_case(word.as_bytes());

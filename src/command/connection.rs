@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, client, error::lossy, numbers};
-use crate::net::Replies;
+use crate::net::{Mode, Replies};
 use crate::observe::info::REDIS_VERSION;
 
 /// The only user; its password is `requirepass`.
@@ -11,6 +11,7 @@ const DEFAULT_USER: &[u8] = b"default";
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const ANY_TIME: Flags = Flags::FAST.and(Flags::LOADING).and(Flags::STALE);
 const BEFORE_AUTH: Flags = ANY_TIME.and(Flags::NOSCRIPT).and(Flags::NO_AUTH);
+const LEAVE: Flags = BEFORE_AUTH.and(Flags::SUBSCRIBED).and(Flags::IN_MULTI);
 
 const BASE: Spec = Spec {
     name: "",
@@ -55,16 +56,17 @@ pub static CONNECTION: &[Spec] = &[
     Spec {
         name: "ping",
         arity: -1,
+        flags: ANY_TIME.and(Flags::SUBSCRIBED),
         summary: "Returns PONG, or its argument.",
         usage: "[message]",
         handler: ping,
         ..BASE
     },
-    Spec { name: "quit", arity: -1, flags: BEFORE_AUTH, summary: "Closes the connection.", handler: quit, ..BASE },
+    Spec { name: "quit", arity: -1, flags: LEAVE, summary: "Closes the connection.", handler: quit, ..BASE },
     Spec {
         name: "reset",
         arity: 1,
-        flags: BEFORE_AUTH,
+        flags: LEAVE,
         since: "6.2.0",
         summary: "Puts the connection back into its first state.",
         handler: reset,
@@ -75,6 +77,11 @@ pub static CONNECTION: &[Spec] = &[
 
 fn ping(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     match args {
+        [_] | [_, _] if ctx.client.subscriptions.any() && ctx.reply.proto() == 2 => {
+            ctx.reply.array(2);
+            ctx.reply.bulk(b"pong");
+            ctx.reply.bulk(args.get(1).map_or(&[], |message| message));
+        }
         [_] => ctx.reply.simple("PONG"),
         [_, message] => ctx.reply.bulk(message),
         _ => return Err(CommandError::Arity("ping".into())),
@@ -105,9 +112,17 @@ fn quit(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 }
 
 fn reset(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
-    ctx.client.select(0);
-    ctx.client.set_no_evict(false);
-    ctx.client.set_replies(Replies::On);
+    let client = &mut *ctx.client;
+    client.multi = None;
+    client.watched.clear();
+    client.tracked.stop();
+    client.subscriptions.clear();
+    client.monitor(None);
+    client.set_replies(Replies::On);
+    client.select(0);
+    client.set_no_evict(false);
+    client.info().set(Mode::NoTouch, false);
+    client.show_transaction();
     ctx.client.info().set_names(|names| names.name.clear());
     ctx.client.set_authenticated(ctx.server.config.requirepass().is_empty());
     speak(ctx, 2);

@@ -142,6 +142,7 @@ impl<'k> Ctx<'_, 'k> {
 
     /// Makes an empty collection at `key` if nothing is there; the command must fill it. What is there must be of this kind.
     pub fn create_if_missing(&mut self, key: &Bytes, kind: Kind) -> Result<(), CommandError> {
+        self.notify_if_new(self.client.db(), key)?;
         Ok(self.tx.create_if_missing(self.client.db(), key, kind, self.now)?)
     }
 
@@ -175,6 +176,14 @@ impl<'k> Ctx<'_, 'k> {
     /// Tells subscribers of keyspace notifications of an event on a key of the connection's database, once it is committed.
     pub fn notify(&mut self, class: EventClass, event: &'static str, key: &Bytes) {
         self.notify_in(self.client.db(), class, event, key);
+    }
+
+    /// Tells of a key of any type that is about to be made, if it is: where nobody wants to know, that is not even looked up.
+    pub fn notify_if_new(&mut self, db: usize, key: &Bytes) -> Result<(), CommandError> {
+        if self.server.pubsub.wants(EventClass::New) && self.tx.get(db, key, self.now)?.is_none() {
+            self.notify_in(db, EventClass::New, "new", key);
+        }
+        Ok(())
     }
 
     /// [`Ctx::notify`] for a key of another database.

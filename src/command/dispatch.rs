@@ -5,7 +5,8 @@
 //! committed: when that fails, every reply that may rest on the group's writes becomes the error.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    net::SocketAddr,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
-    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
+    blocking::{End, ROLE_CHANGED, Retried, Session, Wait},
     error::lossy,
     scripting,
 };
@@ -25,7 +26,7 @@ use crate::{
         resp::{Limits, ProtocolError},
     },
     observe::latency,
-    pubsub::EventClass,
+    pubsub::{EventClass, Monitors, PauseKind, TrackedBy},
     server::Server,
 };
 
@@ -46,7 +47,9 @@ pub enum Outcome {
     /// Runs this one on the blocking pool with [`Pipeline::run_alone`], then goes on.
     Pool(PoolCall),
     /// Parks the session until this one is served.
-    Block(Arc<Waiter>),
+    Block(Wait),
+    /// Runs this one again when CLIENT PAUSE is over.
+    Held,
     /// Writes the replies and ends.
     Close,
 }
@@ -60,6 +63,10 @@ pub struct PoolCall(u32);
 pub enum After {
     /// A keyspace notification.
     Notify { db: usize, class: EventClass, event: &'static str, key: Bytes },
+    /// A message to a channel.
+    Publish { channel: Bytes, message: Bytes, shard: bool },
+    /// A line of MONITOR.
+    Monitor(Vec<u8>),
 }
 
 /// Buffers of a connection that its pipelines use one after the other.
@@ -159,12 +166,13 @@ impl<'a> Pipeline<'a> {
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
         reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
+        let id = client.id();
         Pipeline {
             server,
             client,
             reply,
             scratch,
-            tx: server.keyspace.transaction(),
+            tx: server.keyspace.transaction().by(id),
             after: Vec::new(),
             on_pool: false,
             retry: Retry::No,
@@ -192,6 +200,51 @@ impl<'a> Pipeline<'a> {
 
     /// Executes one request.
     pub fn run(&mut self, args: &[Bytes]) -> Outcome {
+        if self.server.events.tracking.is_active() {
+            self.server.events.tracking.limit();
+            self.take_outbox();
+        }
+        let start = self.reply.len();
+        let outcome = self.run_checked(args);
+        if matches!(outcome, Outcome::Next | Outcome::Close) {
+            self.end_request(start, args);
+        }
+        outcome
+    }
+
+    /// The request is done; `start` is where its reply begins.
+    fn end_request(&mut self, start: usize, args: &[Bytes]) {
+        if !self.client.wants_reply() {
+            self.silence(start, args);
+        }
+        if self.client.tracked.caching && self.client.multi.is_none() && !is_named(args, b"client") {
+            self.client.tracked.caching = false;
+        }
+        self.take_outbox();
+    }
+
+    /// Puts what was sent to the client behind its replies so far.
+    fn take_outbox(&mut self) {
+        if self.client.info().has_outbox()
+            && let Some(sent) = self.client.info().take_outbox()
+        {
+            self.reply.raw(&sent);
+        }
+    }
+
+    /// Takes back the reply of a request, as asked for by CLIENT REPLY.
+    fn silence(&mut self, start: usize, args: &[Bytes]) {
+        // Answers to these are messages.
+        let pushes: &[&[u8]] =
+            &[b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe", b"ssubscribe", b"sunsubscribe"];
+        if !pushes.iter().any(|name| is_named(args, name)) {
+            self.reply.truncate(start);
+            self.scratch.marks.retain(|mark| mark.start < start);
+            self.open = self.open.min(self.scratch.marks.len());
+        }
+    }
+
+    fn run_checked(&mut self, args: &[Bytes]) -> Outcome {
         let server = self.server;
         let command = match server.commands.lookup(args) {
             Lookup::Found(command) => command,
@@ -208,6 +261,10 @@ impl<'a> Pipeline<'a> {
         if let Err(error) = check(server, self.client, command, args) {
             return self.refuse(Some(command), &error);
         }
+        if self.is_held(command) {
+            self.commit();
+            return Outcome::Held;
+        }
         if !spec.flags.has(Flags::IN_MULTI)
             && let Some(multi) = &mut self.client.multi
         {
@@ -216,6 +273,7 @@ impl<'a> Pipeline<'a> {
                 return self.refuse(Some(command), &error);
             }
             multi.push(command.index, args);
+            self.client.show_transaction();
             self.reply.simple("QUEUED");
             return Outcome::Next;
         }
@@ -226,6 +284,22 @@ impl<'a> Pipeline<'a> {
         match self.execute(command, args) {
             Outcome::Next if self.client.is_closing() => Outcome::Close,
             outcome => outcome,
+        }
+    }
+
+    /// Whether CLIENT PAUSE holds this command back.
+    fn is_held(&self, command: &Command) -> bool {
+        let writes = |spec: &Spec| spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE);
+        match self.server.pause.kind() {
+            PauseKind::None => false,
+            PauseKind::All => true,
+            PauseKind::Write if is_exec(command.spec) => self
+                .client
+                .multi
+                .iter()
+                .flat_map(super::Multi::queue)
+                .any(|queued| self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec))),
+            PauseKind::Write => writes(command.spec),
         }
     }
 
@@ -241,16 +315,25 @@ impl<'a> Pipeline<'a> {
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
     pub fn run_alone(&mut self, call: PoolCall, args: &[Bytes]) -> Outcome {
         self.on_pool = true;
-        match self.server.commands.get(call.0) {
+        let start = self.reply.len();
+        let outcome = match self.server.commands.get(call.0) {
             Some(command) => self.execute(command, args),
             None => Outcome::Next,
+        };
+        if matches!(outcome, Outcome::Next | Outcome::Close) {
+            self.end_request(start, args);
         }
+        outcome
     }
 
     /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
     /// yet is left in the session.
     pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
         let Session { client, reply, scratch, undurable } = session;
+        // What its command sends to the client itself must not overtake the reply.
+        let info = client.info().clone();
+        info.hold_outbox(true);
+        let start = reply.len();
         let mut pipeline = Pipeline::begin(server, client, reply, scratch);
         // Where it runs now it must not be put off once more.
         pipeline.on_pool = true;
@@ -266,10 +349,14 @@ impl<'a> Pipeline<'a> {
         }
         pipeline.commit();
         let retried = Retried { served: pipeline.retry != Retry::InVain, woke: pipeline.woke };
+        if retried.served {
+            pipeline.end_request(start, args);
+        }
         if std::mem::take(&mut pipeline.awaits_sync) {
             *undurable = pipeline.tx.take_undurable();
         }
         pipeline.finish(args);
+        info.hold_outbox(false);
         retried
     }
 
@@ -286,13 +373,19 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed && !self.lock(command, args) {
-            return self.refuse(Some(command), &busy(self.server));
+        while keyed && !self.lock(command, args) {
+            // That a script does not end is no reason to end a wait.
+            if self.retry == Retry::No {
+                return self.refuse(Some(command), &busy(self.server));
+            }
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
         let result = self.call(command, args, waited);
         let outcome = self.conclude(command, args, result);
+        if !self.tx.pending() && (!self.after.is_empty() || self.tx.found_expired()) {
+            self.commit();
+        }
         let (bytes, commands) = self.tx.size();
         let full = self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
         // Who waits for what was written is served before the next command runs.
@@ -341,14 +434,14 @@ impl<'a> Pipeline<'a> {
         let mut plan = LockPlan::default();
         let db = self.client.db();
         for (key, exclusive) in keys_of(self.server, command, db, args) {
-            plan.add(&self.server.keyspace, key.db, &key.key, exclusive);
+            plan.add(&self.server.keyspace, &key.key, exclusive);
         }
         if is_exec(command.spec)
             && let Some(multi) = &self.client.multi
         {
             multi.plan(self.server, db, &mut plan);
-            for (db, key) in self.client.watched.keys() {
-                plan.add(&self.server.keyspace, db, key, false);
+            for (_, key) in self.client.watched.keys() {
+                plan.add(&self.server.keyspace, key, false);
             }
         }
         plan
@@ -359,6 +452,13 @@ impl<'a> Pipeline<'a> {
         self.count_from(command.index);
         self.client.begin_command(command.index);
         let (start, events) = (self.reply.len(), self.after.len());
+        let by = Monitored::Client(self.client.info().addr);
+        let watched = self.server.monitors.any() && self.retry == Retry::No;
+        if watched && runs_scripts(command.spec) {
+            monitor(&mut self.after, command, self.client.db(), by, args);
+        }
+        let (db, spec) = (self.client.db(), command.spec);
+        remember(self.client, command, args, Within::Nothing);
         let mut ctx = Ctx {
             server: self.server,
             client: &mut *self.client,
@@ -374,6 +474,10 @@ impl<'a> Pipeline<'a> {
         if self.reply.take_overflow() && result.is_ok() {
             result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
         }
+        if watched && !runs_scripts(spec) && is_first_end(&result) {
+            monitor(&mut self.after, command, db, by, args);
+        }
+        remember_script(self.client, command, args);
         if let Err(error) = &result {
             if matches!(error, CommandError::Suspend(_)) {
                 self.reply.truncate(start);
@@ -386,10 +490,11 @@ impl<'a> Pipeline<'a> {
             reply_error(self.server, self.reply, start, error);
             command.stats.failed.fetch_add(1, Relaxed);
         }
+        if spec.group == Group::Transactions {
+            self.client.show_transaction();
+        }
         let pending = self.tx.pending();
-        if !self.client.wants_reply() {
-            self.reply.truncate(start);
-        } else if pending {
+        if pending {
             self.scratch.marks.push(Mark { start, end: self.reply.len() });
         }
         let passed = waited + self.clock.lap();
@@ -419,13 +524,14 @@ impl<'a> Pipeline<'a> {
             }
             Suspend::Until(block) => {
                 let blocked = &self.server.events.blocked;
-                let waiter = blocked.enter(self.client, command.spec, block, args);
+                let entered = blocked.enter(self.client, command.spec, block, args);
+                let wait = Wait::new(&self.server.events, entered);
                 // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
                 if !may_write(self.server, self.client, command.spec, args) {
-                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                    blocked.end(&wait, End::Error(ROLE_CHANGED));
                 }
                 self.commit();
-                Outcome::Block(waiter)
+                Outcome::Block(wait)
             }
             Suspend::Conflict(_) => {
                 self.error("ERR the command touched a key that it did not name");
@@ -478,10 +584,19 @@ impl<'a> Pipeline<'a> {
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
         }
+        if wrote {
+            for (slot, index) in self.tx.committed() {
+                self.client.written.note((slot.db(), slot.number()), index);
+            }
+        }
         let after = std::mem::take(&mut self.after);
         if committed.is_ok() {
             after.into_iter().for_each(|after| self.server.after_commit(after));
         }
+        if self.tx.found_expired() {
+            self.server.expire_found(self.tx.take_expired());
+        }
+        self.server.events.tracking.deliver();
         match committed {
             Ok(()) if wrote && self.server.config.sync() == SyncMode::Always => self.awaits_sync = true,
             Ok(()) => {}
@@ -651,6 +766,15 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if !open && !server.config.requirepass().is_empty() {
         return Err(CommandError::Static("NOAUTH Authentication required."));
     }
+    if client.subscriptions.any() && client.info().proto() == 2 && !spec.flags.has(Flags::SUBSCRIBED) {
+        return Err(CommandError::Text(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            command.full_name
+        )));
+    }
+    if client.monitors() && (spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::READONLY)) {
+        return Err(CommandError::Static("ERR Replica can't interact with the keyspace"));
+    }
     if !may_write(server, client, spec, args) {
         return Err(CommandError::Static(READONLY));
     }
@@ -672,7 +796,7 @@ fn may_write_apart(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]
     }
     let mut keys = Vec::new();
     spec.keys.collect(client.db(), args, &mut keys);
-    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(key.db))
+    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(server.keyspace.db(key.db).index()))
 }
 
 /// The keys of a request, and whether it takes them exclusively.
@@ -701,7 +825,7 @@ pub(super) fn call_within(
 ) -> Result<(), CommandError> {
     let db = ctx.client.db();
     for (key, exclusive) in keys_of(ctx.server, command, db, args) {
-        ctx.tx.ensure(key.db, &key.key, exclusive)?;
+        ctx.tx.ensure(&key.key, exclusive)?;
     }
     if command.spec.flags.has(Flags::ALL_KEYS) {
         ctx.tx.ensure_everything()?;
@@ -709,7 +833,19 @@ pub(super) fn call_within(
     }
     let began = Instant::now();
     let outer = std::mem::replace(&mut ctx.within, within);
+    let monitored = ctx.server.monitors.any();
+    let by = if within == Within::Script { Monitored::Script } else { Monitored::Client(ctx.client.info().addr) };
+    if monitored && runs_scripts(command.spec) {
+        monitor(ctx.after, command, db, by, args);
+    }
+    remember(ctx.client, command, args, within);
     let result = (command.spec.handler)(ctx, args);
+    if monitored && !runs_scripts(command.spec) && is_first_end(&result) {
+        monitor(ctx.after, command, db, by, args);
+    }
+    if within == Within::Exec {
+        remember_script(ctx.client, command, args);
+    }
     ctx.within = outer;
     match &result {
         Err(CommandError::Suspend(_)) => return result,
@@ -719,6 +855,65 @@ pub(super) fn call_within(
     command.stats.calls.fetch_add(1, Relaxed);
     command.stats.usec.fetch_add(began.elapsed().as_micros() as u64, Relaxed);
     result
+}
+
+/// By whom a command is run, as MONITOR shows it.
+#[derive(Clone, Copy)]
+enum Monitored {
+    Client(SocketAddr),
+    Script,
+}
+
+fn monitor(after: &mut Vec<After>, command: &Command, db: usize, by: Monitored, args: &[Bytes]) {
+    // What operators do is too dangerous to be shown.
+    if command.spec.flags.has(Flags::ADMIN) {
+        return;
+    }
+    after.push(After::Monitor(match by {
+        Monitored::Client(addr) => Monitors::line(db, &addr, args),
+        Monitored::Script => Monitors::line(db, &"lua", args),
+    }));
+}
+
+/// Whether a command shows in MONITOR before those that it runs.
+fn runs_scripts(spec: &Spec) -> bool {
+    spec.group == Group::Scripting && spec.flags.has(Flags::PLANNED)
+}
+
+/// Whether a command has run to its end, or to the point where it waits.
+fn is_first_end(result: &Result<(), CommandError>) -> bool {
+    match result {
+        Err(CommandError::Suspend(suspend)) => matches!(**suspend, Suspend::Until(_)),
+        _ => true,
+    }
+}
+
+/// Remembers what a command is about to read, or write, for a client that tracks it. Its keys are locked.
+fn remember(client: &mut Client, command: &Command, args: &[Bytes], within: Within) {
+    let spec = command.spec;
+    let reads = spec.flags.has(Flags::READONLY) && spec.group != Group::Transactions && !runs_scripts(spec);
+    if !client.tracked.is_on() || client.tracked.options.broadcast || !(reads || spec.flags.has(Flags::WRITE)) {
+        return;
+    }
+    let by = if within == Within::Script { TrackedBy::Script } else { TrackedBy::Itself };
+    let mut keys = Vec::new();
+    spec.keys.collect(client.db(), args, &mut keys);
+    let keys = keys.iter().map(|key| &key.key);
+    if reads { client.tracked.read(by, keys) } else { client.tracked.writes(keys) }
+}
+
+/// What a script reads counts as reads of the keys that it declares.
+fn remember_script(client: &mut Client, command: &Command, args: &[Bytes]) {
+    if client.tracked.is_on() && client.tracked.take_script_read() {
+        let mut keys = Vec::new();
+        command.spec.keys.collect(client.db(), args, &mut keys);
+        client.tracked.read(TrackedBy::Itself, keys.iter().map(|key| &key.key));
+    }
+}
+
+/// Whether a request is of this command.
+fn is_named(args: &[Bytes], name: &[u8]) -> bool {
+    args.first().is_some_and(|arg| arg.eq_ignore_ascii_case(name))
 }
 
 /// Whether this is the beginning of an HTTP request, which may be a web page's attempt to make a browser talk to us.

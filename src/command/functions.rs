@@ -134,7 +134,7 @@ fn alter<T>(
     ctx: &mut Ctx<'_, '_>,
     change: impl FnOnce(&mut Libraries) -> Result<T, String>,
 ) -> Result<T, CommandError> {
-    ctx.tx.ensure(0, &LIBRARIES_KEY, true)?;
+    ctx.tx.ensure(&LIBRARIES_KEY, true)?;
     let mut changed = (*libraries(ctx)).clone();
     let result = change(&mut changed).map_err(|text| CommandError::Text(format!("ERR {text}")))?;
     let payload = ctx.server.functions.prepare(changed);
@@ -190,7 +190,7 @@ fn flush(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     if !is_flush_mode(&args[2..]) {
         return Err(CommandError::Static("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
     }
-    ctx.tx.ensure(0, &LIBRARIES_KEY, true)?;
+    ctx.tx.ensure(&LIBRARIES_KEY, true)?;
     if libraries(ctx).iter().len() > 0 {
         alter(ctx, |libraries| {
             *libraries = Libraries::default();

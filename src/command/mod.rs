@@ -32,8 +32,11 @@ mod latency;
 mod list;
 pub mod manual;
 mod memory;
+mod monitor;
 pub mod numbers;
 mod persistence;
+mod pika;
+mod pubsub;
 mod replication;
 mod scan;
 mod scripting;
@@ -44,7 +47,9 @@ mod sort;
 mod spec;
 mod string;
 mod table;
+mod tracking;
 mod transactions;
+mod wait;
 mod zset;
 
 pub use context::{Ctx, Within};
@@ -80,5 +85,9 @@ pub static FAMILIES: &[&[Spec]] = &[
     scan::SCAN,
     sort::SORT,
     zset::ZSET,
+    wait::WAIT,
+    pika::PIKA,
     geo::GEO,
+    pubsub::PUBSUB,
+    monitor::MONITOR,
 ];

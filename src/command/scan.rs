@@ -56,6 +56,8 @@ pub static SCAN: &[Spec] = &[
 
 const WHOLE_DATABASE: Flags = Flags::READONLY.and(Flags::BLOCKING_POOL).and(Flags::ALL_KEYS);
 
+/// Keys that are looked at in one go where only some are wanted.
+const MATCHING_STEP: u64 = 1000;
 /// Keys that a call of SCAN looks at unless COUNT says otherwise.
 const DEFAULT_COUNT: u64 = 10;
 
@@ -145,6 +147,17 @@ fn walk(
         progress = Progress { slot: progress.slot + 1, after: None };
     }
     Ok(None)
+}
+
+/// Up to `max` keys that match a pattern.
+pub fn matching(database: &Database, pattern: &[u8], max: usize, now: u64) -> Result<Vec<Bytes>, CommandError> {
+    let filter = Filter::new(Some(pattern), None);
+    let (mut found, mut progress) = (Vec::new(), Some(Progress::default()));
+    while let Some(from) = progress.filter(|_| found.len() < max) {
+        progress = walk(database, from, MATCHING_STEP, &filter, now, &mut found)?;
+    }
+    found.truncate(max);
+    Ok(found)
 }
 
 /// KEYS pattern

@@ -1,9 +1,9 @@
-//! Commands about the server as a whole: INFO, DBSIZE, FLUSHDB, FLUSHALL, TIME, SHUTDOWN. CONFIG and DEBUG are in files
+//! Commands about the server as a whole: INFO, DBSIZE, FLUSHDB, FLUSHALL, TIME, SHUTDOWN, SWAPDB. CONFIG and DEBUG are in files
 //! of their own.
 
 use bytes::Bytes;
 
-use super::{CommandError, Ctx, Flags, Group, Keys, Spec, config, debug};
+use super::{CommandError, Ctx, Flags, Group, Keys, Spec, config, debug, numbers};
 use crate::observe::info;
 
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE);
@@ -88,6 +88,17 @@ pub static SERVER: &[Spec] = &[
         ..BASE
     },
     Spec {
+        name: "swapdb",
+        arity: 3,
+        flags: FLUSH,
+        since: "4.0.0",
+        complexity: "O(1), with one wait for the disk.",
+        summary: "Lets two databases trade places.",
+        usage: "index1 index2",
+        handler: swapdb,
+        ..BASE
+    },
+    Spec {
         name: "time",
         arity: 1,
         flags: ANY_TIME.and(Flags::FAST),
@@ -99,7 +110,9 @@ pub static SERVER: &[Spec] = &[
 ];
 
 fn dbsize(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
-    let keys = ctx.server.keyspace.count(ctx.db(), ctx.now)?.keys;
+    // Where expired keys are left alone they count, as they are there.
+    let now = if ctx.server.switches.active_expire() { ctx.now } else { 0 };
+    let keys = ctx.server.keyspace.count(ctx.db(), now)?.keys;
     ctx.reply.int(keys as i64);
     Ok(())
 }
@@ -108,6 +121,9 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     let db = ctx.db();
     ctx.tx.flush_db(Some(db), ctx.now)?;
+    note_written(ctx);
+    // Also where there was nothing to empty.
+    ctx.server.events.tracking.replaced();
     ctx.reply.ok();
     Ok(())
 }
@@ -115,6 +131,31 @@ fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     check_flush_mode(args)?;
     ctx.tx.flush_db(None, ctx.now)?;
+    note_written(ctx);
+    ctx.server.events.tracking.replaced();
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// The connection has written to whole databases: WAIT is to wait for all that is there.
+fn note_written(ctx: &mut Ctx<'_, '_>) {
+    for slot in ctx.server.keyspace.all_slots() {
+        ctx.client.written.note((slot.db(), slot.number()), slot.position().index);
+    }
+}
+
+/// SWAPDB index1 index2
+fn swapdb(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    let index = |arg: &Bytes, error| numbers::integer_32(arg).map_err(|_| CommandError::Static(error));
+    let first = index(&args[1], "ERR invalid first DB index")?;
+    let second = index(&args[2], "ERR invalid second DB index")?;
+    let known = |index: i32| {
+        let db = usize::try_from(index).ok().filter(|db| *db < ctx.server.keyspace.databases());
+        db.ok_or(CommandError::Static("ERR DB index is out of range"))
+    };
+    let (first, second) = (known(first)?, known(second)?);
+    ctx.tx.swap_db(first, second, ctx.now)?;
+    note_written(ctx);
     ctx.reply.ok();
     Ok(())
 }

@@ -124,7 +124,7 @@ impl<'a> Pattern<'a> {
         };
         let key = Bytes::from([before, element, after].concat());
         let db = ctx.db();
-        ctx.tx.ensure(db, &key, false)?;
+        ctx.tx.ensure(&key, false)?;
         let Some(entry) = ctx.tx.get(db, &key, ctx.now)? else { return Ok(None) };
         match (field, entry.kind) {
             (None, Kind::String) => Ok(Some(Blob::of(&key, &entry).whole(&mut ctx.tx.reader(db, &key))?)),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
 use crate::keyspace::types::blob;
+use crate::pubsub::EventClass;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = READ.and(Flags::FAST);
@@ -299,6 +300,7 @@ fn getdel(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         Some(entry) => {
             let db = ctx.db();
             ctx.tx.del(db, &args[1], ctx.now)?;
+            ctx.notify(EventClass::Generic, "del", &args[1]);
             ctx.reply.bulk(&entry.value);
         }
         None => ctx.reply.null(),
@@ -369,7 +371,9 @@ fn append(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let length = old.as_ref().map_or(0, |blob| blob.len());
     let length = check_length(ctx, length, suffix.len())?;
     if old.is_none() || !suffix.is_empty() {
+        ctx.notify_if_new(db, key)?;
         ctx.tx.append(db, key, suffix, ctx.now)?;
+        ctx.notify(EventClass::String, "append", key);
     }
     ctx.reply.int(length as i64);
     Ok(())
@@ -386,7 +390,9 @@ fn setrange(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         return Ok(());
     }
     let end = check_length(ctx, offset, value.len())?;
+    ctx.notify_if_new(db, key)?;
     ctx.tx.set_range(db, key, offset, value, ctx.now)?;
+    ctx.notify(EventClass::String, "setrange", key);
     ctx.reply.int(old.max(end) as i64);
     Ok(())
 }

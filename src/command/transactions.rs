@@ -85,6 +85,8 @@ pub struct Queued {
 #[derive(Clone, Debug, Default)]
 pub struct Multi {
     queue: Arc<Vec<Queued>>,
+    /// Bytes of their arguments.
+    bytes: usize,
     /// Whether a command was refused.
     refused: bool,
 }
@@ -92,6 +94,7 @@ pub struct Multi {
 impl Multi {
     /// Adds a command that passed its checks.
     pub fn push(&mut self, command: u32, args: &[Bytes]) {
+        self.bytes += args.iter().map(Bytes::len).sum::<usize>();
         Arc::make_mut(&mut self.queue).push(Queued { command, args: args.to_vec() });
     }
 
@@ -103,6 +106,11 @@ impl Multi {
     /// The commands so far.
     pub fn queue(&self) -> &[Queued] {
         &self.queue
+    }
+
+    /// Bytes of the arguments of the commands so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds the keys of all its commands to a plan.
@@ -119,7 +127,7 @@ impl Multi {
                 plan.add_everything();
             }
             for (key, exclusive) in keys_of(server, command, db, &queued.args) {
-                plan.add(&server.keyspace, key.db, &key.key, exclusive);
+                plan.add(&server.keyspace, &key.key, exclusive);
             }
         }
     }
@@ -192,14 +200,23 @@ fn unwatch(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// A key that a client watches.
+struct WatchedKey {
+    db: usize,
+    key: Bytes,
+    /// Whether it was live when WATCH was given.
+    live: bool,
+    /// Set when its database is emptied or becomes another one.
+    replaced: Arc<AtomicBool>,
+}
+
 /// The keys that a client watches.
 #[derive(Default)]
 pub struct Watched {
     /// Where they are entered, if there are any.
     events: Option<Arc<KeyEvents>>,
     client: u64,
-    /// Database, key, and whether it was live when WATCH was given.
-    keys: Vec<(usize, Bytes, bool)>,
+    keys: Vec<WatchedKey>,
     /// Set when one of them is changed.
     touched: Arc<AtomicBool>,
 }
@@ -207,14 +224,16 @@ pub struct Watched {
 impl Watched {
     /// The keys, with their databases.
     pub fn keys(&self) -> impl Iterator<Item = (usize, &Bytes)> {
-        self.keys.iter().map(|(db, key, _)| (*db, key))
+        self.keys.iter().map(|watched| (watched.db, &watched.key))
     }
 
     fn add(&mut self, events: &Arc<KeyEvents>, client: u64, db: usize, key: &Bytes, live: bool) {
-        if !self.keys.iter().any(|(of, known, _)| *of == db && known == key) {
-            self.keys.push((db, key.clone(), live));
+        if !self.keys.iter().any(|known| known.db == db && known.key == key) {
+            let replaced = Arc::default();
             self.client = client;
-            events.watch.add(client, db, key, &self.touched);
+            let watcher = Watcher { client, touched: self.touched.clone(), replaced: Arc::clone(&replaced) };
+            events.watch.add(db, key, watcher);
+            self.keys.push(WatchedKey { db, key: key.clone(), live, replaced });
             self.events.get_or_insert_with(|| events.clone());
         }
     }
@@ -222,7 +241,7 @@ impl Watched {
     /// Forgets all keys.
     pub fn clear(&mut self) {
         if let Some(events) = self.events.take() {
-            self.keys.drain(..).for_each(|(db, key, _)| events.watch.remove(self.client, db, &key));
+            self.keys.drain(..).for_each(|watched| events.watch.remove(self.client, watched.db, &watched.key));
             self.touched = Arc::default();
         }
     }
@@ -232,8 +251,11 @@ impl Watched {
         if self.touched.load(Relaxed) {
             return Ok(false);
         }
-        for (db, key, live) in &self.keys {
-            if *live && tx.get(*db, key, now)?.is_none() {
+        for watched in &self.keys {
+            let lives = tx.get(watched.db, &watched.key, now)?.is_some();
+            // Of a database that was replaced, a key is the same only if it was in neither.
+            let changed = if watched.replaced.load(Relaxed) { watched.live || lives } else { watched.live && !lives };
+            if changed {
                 return Ok(false);
             }
         }
@@ -256,15 +278,18 @@ pub struct WatchTable {
 
 struct Watcher {
     client: u64,
+    /// Of the client.
     touched: Arc<AtomicBool>,
+    /// Of the key.
+    replaced: Arc<AtomicBool>,
 }
 
 impl WatchTable {
-    fn add(&self, client: u64, db: usize, key: &Bytes, touched: &Arc<AtomicBool>) {
+    fn add(&self, db: usize, key: &Bytes, watcher: Watcher) {
         let mut watchers = self.watchers.lock();
         // A copy: the bytes at hand may be a small part of a large buffer.
         let key = (db, Bytes::copy_from_slice(key));
-        watchers.entry(key).or_default().push(Watcher { client, touched: touched.clone() });
+        watchers.entry(key).or_default().push(watcher);
         self.keys.store(watchers.len(), Relaxed);
     }
 
@@ -298,6 +323,6 @@ impl WatchTable {
     pub fn replaced(&self, db: usize) {
         let watchers = self.watchers.lock();
         let of_db = watchers.iter().filter(|((of, _), _)| *of == db);
-        of_db.flat_map(|(_, watchers)| watchers).for_each(|watcher| watcher.touched.store(true, Relaxed));
+        of_db.flat_map(|(_, watchers)| watchers).for_each(|watcher| watcher.replaced.store(true, Relaxed));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::output_limits::OutputLimits;
 use super::table::Setting;
 use super::value::{Kind, Value, parse_percentiles, split_master};
 
@@ -40,6 +41,10 @@ impl Cell {
     pub(super) fn store(&self, value: Value) {
         match value {
             Value::Number(number) => self.number.store(number, Ordering::Relaxed),
+            Value::Text(text) if matches!(self.setting.kind, Kind::OutputLimits) => {
+                let merged = OutputLimits::merge(&self.text(), &text);
+                self.text.store(Arc::new(merged.into()));
+            }
             Value::Text(text) => self.text.store(Arc::new(text)),
         }
     }

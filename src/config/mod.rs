@@ -8,6 +8,7 @@ mod choice;
 mod error;
 mod events;
 mod file;
+mod output_limits;
 mod rewrite;
 mod table;
 mod value;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 pub use choice::{Compression, DebugAccess, LogLevel, SyncMode};
 pub use error::{ConfigError, ConfigSetError, Place, Problem, RewriteError};
 pub use events::EventClasses;
+pub use output_limits::{OutputLimit, OutputLimits};
 pub use table::{SETTINGS, Setting, TakesEffect};
 pub use value::{Kind, MAX_PORT, Value, ValueError};
 

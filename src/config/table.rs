@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cell::{Cell, Typed};
 use super::value::{Kind, MAX_PORT, Value};
-use super::{Compression, Config, DebugAccess, EventClasses, LogLevel, SyncMode};
+use super::{Compression, Config, DebugAccess, EventClasses, LogLevel, OutputLimits, SyncMode};
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
@@ -138,6 +138,8 @@ settings! {
         "Bytes that the reply to one command may have; the command that asks for more is refused.";
     client_query_buffer_limit: usize = "client-query-buffer-limit", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
         "Bytes of commands a client may have sent that were not yet executed; more closes its connection.";
+    client_output_buffer_limit: OutputLimits = "client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", AtOnce,
+        "Bytes of messages that may wait for a client that does not read, by class: at once, and for how many seconds. Only pubsub has an effect: replies are held back instead.";
     tracking_table_max_keys: usize = "tracking-table-max-keys", Kind::Integer { min: 0, max: i64::MAX }, "1000000", AtOnce,
         "Keys that CLIENT TRACKING remembers who read them; beyond it some are invalidated early; 0 = no limit.";
     thread_num: usize = "thread-num", Kind::Integer { min: 0, max: 1024 }, "0", AtStart,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::events::EventClasses;
+use super::output_limits::OutputLimits;
 
 /// The highest client port: the snapshot service listens 10001 above it.
 pub const MAX_PORT: i64 = 65535 - 10001;
@@ -38,6 +39,8 @@ pub enum Kind {
     Events,
     /// Percentages from 0 to 100, separated by spaces; may be none.
     Percentiles,
+    /// `class hard soft seconds` for classes of clients, one after the other.
+    OutputLimits,
     /// What CONFIG GET answers for a setting of Redis that is no setting here.
     Fact,
 }
@@ -63,6 +66,7 @@ pub enum ValueError {
     NotMaster,
     NotEvents,
     NotPercentiles,
+    NotOutputLimits(&'static str),
     Fact,
 }
 
@@ -87,6 +91,7 @@ impl fmt::Display for ValueError {
             ValueError::NotMaster => write!(f, "is not a master: HOST:PORT, with a port from 1 to {MAX_PORT}"),
             ValueError::NotEvents => write!(f, "is not made of the letters KEAg$lshzxetdmn"),
             ValueError::NotPercentiles => write!(f, "is not a list of percentages from 0 to 100"),
+            ValueError::NotOutputLimits(why) => write!(f, "is not a list of `class hard soft seconds`: {why}"),
             ValueError::Fact => write!(f, "cannot be set"),
         }
     }
@@ -105,6 +110,7 @@ impl ValueError {
             ValueError::NotOneOf(names) => {
                 format!("argument(s) must be one of the following: {}", canonical_names(names).join(", "))
             }
+            ValueError::NotOutputLimits(why) => (*why).into(),
             other => format!("argument {other}"),
         }
     }
@@ -157,6 +163,7 @@ impl Kind {
                 let words: Vec<String> = percentiles.iter().map(f64::to_string).collect();
                 Ok(Value::Text(words.join(" ").into()))
             }
+            Kind::OutputLimits => Ok(Value::Text(OutputLimits::normalize(text)?.into())),
             Kind::Fact => Err(ValueError::Fact),
         }
     }
@@ -198,6 +205,7 @@ impl Kind {
             Kind::Master => "HOST:PORT, or empty".into(),
             Kind::Events => "letters of KEAg$lshzxetdmn, or empty".into(),
             Kind::Percentiles => "percentages, or empty".into(),
+            Kind::OutputLimits => "class hard soft seconds, for some of normal, slave and pubsub".into(),
             Kind::Fact => "fixed".into(),
         }
     }
@@ -220,7 +228,7 @@ fn one_line(text: &str) -> Result<Value, ValueError> {
 }
 
 /// Bytes from `512`, `64K`, `64kb`, `1G`: K, M, G and T are powers of 1024, upper or lower case, a B may follow.
-fn parse_size(text: &str) -> Result<i64, ValueError> {
+pub(super) fn parse_size(text: &str) -> Result<i64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_lowercase().as_str() {

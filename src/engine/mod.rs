@@ -40,6 +40,16 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
 const LIBRARIES_KEY: &[u8] = b"libraries";
+const DATABASES_KEY: &[u8] = b"databases";
+
+/// What a slot holds besides its data, and FLUSHDB leaves: only the first slot of the first database holds any.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// The libraries of functions; empty = none.
+    pub libraries: Bytes,
+    /// See [`Engine::databases`].
+    pub databases: Option<Bytes>,
+}
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +71,31 @@ impl Applied {
     fn decode(bytes: &[u8]) -> Option<Applied> {
         let (position, time) = bytes.split_at_checked(Position::ENCODED_LEN)?;
         Some(Applied { position: Position::decode(position)?, time: u64::from_le_bytes(time.try_into().ok()?) })
+    }
+}
+
+/// What engines take, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineSizes {
+    /// Files with data.
+    pub files: u64,
+    pub memtables: u64,
+    /// Indexes and filters that are not in the block cache.
+    pub table_readers: u64,
+    /// What compactions have yet to rewrite, by RocksDB's estimate.
+    pub pending_compaction: u64,
+    /// Failures of background work; not bytes.
+    pub errors: u64,
+}
+
+impl EngineSizes {
+    /// Adds those of another engine.
+    pub fn add(&mut self, other: &EngineSizes) {
+        self.files += other.files;
+        self.memtables += other.memtables;
+        self.table_readers += other.table_readers;
+        self.pending_compaction += other.pending_compaction;
+        self.errors += other.errors;
     }
 }
 
@@ -94,11 +129,14 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates the engine of a slot that holds these libraries and no key, and contains the log up to `applied`. Durable when it returns.
-    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, libraries: &[u8]) -> Result<Engine, Error> {
+    /// Creates the engine of a slot that holds no key but what is `kept`, and contains the log up to `applied`. Durable when it returns.
+    pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let engine = Engine::open_db(path, shared, true)?;
         let mut batch = engine.batch();
-        engine.stage_libraries(&mut batch, libraries)?;
+        engine.stage_libraries(&mut batch, &kept.libraries)?;
+        if let Some(databases) = &kept.databases {
+            engine.stage_databases(&mut batch, databases)?;
+        }
         engine.write(batch, applied)?;
         engine.flush()?;
         Ok(engine)
@@ -231,6 +269,11 @@ impl Engine {
         Ok(())
     }
 
+    /// What it holds besides its data.
+    pub fn kept(&self) -> Result<Kept, Error> {
+        Ok(Kept { libraries: self.libraries()?, databases: self.databases()? })
+    }
+
     /// An empty batch for [`Engine::write`].
     pub fn batch(&self) -> Batch {
         Batch::default()
@@ -244,6 +287,18 @@ impl Engine {
             None => batch.delete(meta, key),
         }
         Ok(())
+    }
+
+    /// Adds the map of databases to a batch, as opaque bytes.
+    pub fn stage_databases(&self, batch: &mut Batch, databases: &[u8]) -> Result<(), Error> {
+        batch.put_raw(self.family(SYSTEM)?, DATABASES_KEY, databases);
+        Ok(())
+    }
+
+    /// The map of databases, where it was ever written.
+    pub fn databases(&self) -> Result<Option<Bytes>, Error> {
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, DATABASES_KEY).map_err(Error::rocksdb(&self.path))?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
     /// Writes a batch to the memtables, all or nothing, after which the engine contains the log up to `applied`.
@@ -351,6 +406,48 @@ impl Engine {
         Ok(sum)
     }
 
+    /// Calls `f` with the entries before `before` (inclusive; `None` = all) from the last to the first, expired ones included, from one
+    /// consistent view, until it returns false.
+    pub fn scan_back(&self, before: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(META)?, options);
+        match before {
+            Some(key) => iter.seek_for_prev(key),
+            None => iter.seek_to_last(),
+        }
+        while let Some((key, value)) = iter.item() {
+            let entry = Entry::decode(Bytes::copy_from_slice(value)).ok_or_else(|| self.bad_entry(key))?;
+            if !f(key, entry)? {
+                return Ok(());
+            }
+            iter.prev();
+        }
+        iter.status().map_err(Error::rocksdb(&self.path))
+    }
+
+    /// Rewrites what is on disk; with keys, the entries from the first to the last only, and all elements, which stand in another order.
+    /// Ends early when background work is stopped.
+    pub fn compact(&self, keys: Option<(&[u8], &[u8])>) -> Result<(), Error> {
+        let (first, last) = keys.unzip();
+        self.db.compact_range_cf(self.family(META)?, first, last);
+        for space in [Space::Data, Space::Score] {
+            self.db.compact_range_cf(self.family(space.family())?, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+
+    /// What it takes on disk and in memory.
+    pub fn sizes(&self) -> Result<EngineSizes, Error> {
+        Ok(EngineSizes {
+            files: self.property(properties::LIVE_SST_FILES_SIZE)?,
+            memtables: self.property(properties::CUR_SIZE_ALL_MEM_TABLES)?,
+            table_readers: self.property(properties::ESTIMATE_TABLE_READERS_MEM)?,
+            pending_compaction: self.property(properties::ESTIMATE_PENDING_COMPACTION_BYTES)?,
+            errors: self.property(properties::BACKGROUND_ERRORS)?,
+        })
+    }
+
     /// Stops compactions and flushes and waits for those under way: before the engine is closed or its folder goes.
     pub fn stop_background_work(&self) {
         self.db.cancel_all_background_work(true);
@@ -392,7 +489,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = Arc::new(Shared::new(EngineOptions::default()));
         let path = dir.path().join("engine");
-        let engine = Engine::create(&path, &shared, applied(0), b"").unwrap();
+        let engine = Engine::create(&path, &shared, applied(0), &Kept::default()).unwrap();
         let put = |engine: &Engine, index: u64| {
             let mut batch = engine.batch();
             let entry = Entry::string(Bytes::from(index.to_string()), None);

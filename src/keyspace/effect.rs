@@ -68,6 +68,11 @@ pub enum Effect {
     },
     /// `FLUSHDB`: the slot is empty now. Always a record of its own.
     Flush,
+    /// `SWAPDB a b`: two of the clients' databases trade places. Always a record of its own, in the first slot's log.
+    SwapDb {
+        a: usize,
+        b: usize,
+    },
 }
 
 /// The key in whose place the libraries of functions are locked, and whose slot holds them: its hash slot is 0, so that it is the first
@@ -113,8 +118,13 @@ impl Effect {
             | Effect::Members(key, _)
             | Effect::Zset(key, _) => Some(key),
             Effect::Libraries { .. } => Some(&LIBRARIES_KEY),
-            Effect::Flush => None,
+            Effect::Flush | Effect::SwapDb { .. } => None,
         }
+    }
+
+    /// Whether it is a record of its own, and carried out by the slot.
+    pub fn stands_alone(&self) -> bool {
+        matches!(self, Effect::Flush | Effect::SwapDb { .. })
     }
 
     /// Adds the effect to a record's body.
@@ -142,6 +152,9 @@ impl Effect {
             Effect::Zset(key, change) => change.encode(key, body),
             Effect::Libraries { payload } => put_effect(body, &[b"FUNCTIONS", payload]),
             Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
+            Effect::SwapDb { a, b } => {
+                put_effect(body, &[b"SWAPDB", digits.format(*a).as_bytes(), itoa::Buffer::new().format(*b).as_bytes()]);
+            }
         }
     }
 
@@ -172,6 +185,7 @@ impl Effect {
             [b"CHUNK", key, version] => Ok(Effect::Chunk { key: own(key), version: number(args, version)? }),
             [b"FUNCTIONS", payload] => Ok(Effect::Libraries { payload: own(payload) }),
             [b"FLUSHDB"] => Ok(Effect::Flush),
+            [b"SWAPDB", a, b] => Ok(Effect::SwapDb { a: number(args, a)? as usize, b: number(args, b)? as usize }),
             [name, key, rest @ ..] => {
                 let rest = rest.iter().map(|arg| own(arg)).collect();
                 Effect::decode_change(name, own(key), rest).ok_or_else(|| bad(args))
@@ -192,7 +206,7 @@ impl Effect {
     }
 
     /// Changes `state`. `now` is the record's time (unix ms): what has expired by then does not exist.
-    /// [`Effect::Flush`] is carried out by the slot and changes nothing here.
+    /// What stands alone is carried out by the slot and changes nothing here.
     pub fn apply(&self, state: &mut dyn State, now: u64) -> Result<Outcome, Error> {
         let changed = Outcome { changed: true, count: 1 };
         match self {
@@ -228,7 +242,7 @@ impl Effect {
             Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
             Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
             Effect::Libraries { payload } => state.put_libraries(payload.clone()),
-            Effect::Flush => {}
+            Effect::Flush | Effect::SwapDb { .. } => {}
         }
         Ok(changed)
     }
@@ -378,6 +392,7 @@ mod tests {
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
             bytes().prop_map(|payload| Effect::Libraries { payload }),
+            (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Effect::SwapDb { a, b }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),

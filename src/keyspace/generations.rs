@@ -13,8 +13,9 @@ use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
 use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
+
 use crate::binlog::{Draft, Position, Writer};
-use crate::engine::{Applied, Batch, Engine};
+use crate::engine::{Applied, Batch, Engine, Kept};
 
 impl Slot {
     /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
@@ -65,9 +66,7 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-            // No part of the database.
-            let libraries = store.engine.libraries()?;
-            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &libraries)?;
+            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &store.engine.kept()?)?;
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
@@ -90,8 +89,11 @@ impl Slot {
             return Err(Error::BadEffect("flush of a slot without a store".into()));
         };
         let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-        let libraries = libraries.map_or_else(|| store.engine.libraries(), Ok)?;
-        let engine = self.create_engine(current, applied, &libraries)?;
+        let mut kept = store.engine.kept()?;
+        if let Some(libraries) = libraries {
+            kept.libraries = libraries;
+        }
+        let engine = self.create_engine(current, applied, &kept)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
         self.store.store(Some(new.clone()));
@@ -100,15 +102,16 @@ impl Slot {
     }
 
     fn replaced(&self) {
+        self.unqueued.forget();
         if let Some(observer) = self.env.observer.get() {
-            observer.replaced(self.db);
+            observer.replaced(self.shown_db());
         }
     }
 
-    fn create_engine(&self, current: Current, applied: Applied, libraries: &[u8]) -> Result<Engine, Error> {
+    fn create_engine(&self, current: Current, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
         crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
-        Ok(Engine::create(&dir, &self.env.engine, applied, libraries)?)
+        Ok(Engine::create(&dir, &self.env.engine, applied, kept)?)
     }
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
@@ -137,6 +140,9 @@ impl Slot {
         self.replaced();
         if self.holds_libraries() {
             self.libraries_changed(&libraries);
+        }
+        if self.has_databases() {
+            self.load_databases().map_err(|e| self.close_for_writes(e))?;
         }
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.env.versions_up_to(applied.time);
@@ -170,7 +176,7 @@ impl Slot {
                 }
                 engine
             }
-            None => self.create_engine(current, applied, &[])?,
+            None => self.create_engine(current, applied, &Kept::default())?,
         };
         let log_dir = self.layout.log_dir(current.log);
         let writer = Writer::create(&log_dir, applied.position, (self.env.binlog_file_size)())?;

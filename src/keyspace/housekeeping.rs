@@ -1,4 +1,4 @@
-//! Background work on slots: making logs durable every second, flushing engines, purging binlog files.
+//! Background work on slots: making logs durable every second, flushing engines, purging binlog files, deleting what has expired.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +39,10 @@ impl Housekeeping {
             let (keyspace, stopped) = (keyspace.clone(), stopped.clone());
             move || sync_loop(&keyspace, &stopped, &sync_every_second)
         };
+        let expirer = {
+            let (keyspace, stopped) = (keyspace.clone(), stopped.clone());
+            move || super::expire::run(&keyspace, &stopped)
+        };
         let flusher = {
             let keyspace = keyspace.clone();
             move || flush_loop(&keyspace, &stopped, &purge_policy, &max_unflushed)
@@ -48,6 +52,7 @@ impl Housekeeping {
             threads: vec![
                 std::thread::Builder::new().name("sync".into()).spawn(syncer)?,
                 std::thread::Builder::new().name("flush".into()).spawn(flusher)?,
+                std::thread::Builder::new().name("expire".into()).spawn(expirer)?,
             ],
         })
     }

@@ -54,9 +54,10 @@ impl Default for KeyLocks {
 }
 
 impl KeyLocks {
-    /// The stripe that guards a key of a database. Stripes are locked in rising order.
-    pub(super) fn stripe(&self, db: usize, key: &[u8]) -> usize {
-        (self.hasher.hash_one((db, key)) as usize) % STRIPES
+    /// The stripe that guards a key in every database: which one the key is in may change (SWAPDB) until the stripe is held. Stripes are
+    /// locked in rising order.
+    pub(super) fn stripe(&self, key: &[u8]) -> usize {
+        (self.hasher.hash_one(key) as usize) % STRIPES
     }
 
     pub(super) fn lock(&self, stripe: usize, exclusive: bool) -> StripeGuard<'_> {

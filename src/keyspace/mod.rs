@@ -6,8 +6,10 @@
 
 mod cache;
 mod commit;
+mod databases;
 pub mod effect;
 mod error;
+mod expire;
 mod generations;
 mod housekeeping;
 mod locks;
@@ -21,6 +23,7 @@ mod slot;
 mod store;
 mod transaction;
 pub mod types;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -34,6 +37,7 @@ use crossbeam_channel::Receiver;
 use crate::binlog::Position;
 use crate::engine::{self, Applied};
 use cache::EntryCache;
+use databases::DatabaseMap;
 use locks::KeyLocks;
 use slot::{Maintenance, SlotEnv};
 use store::Layout;
@@ -41,12 +45,14 @@ use store::Layout;
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
+pub use expire::{Expired, KeyGone};
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
 pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
+pub use upkeep::Sizes;
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
@@ -81,16 +87,18 @@ pub struct Keyspace {
     locks: KeyLocks,
     env: Arc<SlotEnv>,
     flush_requests: Receiver<(usize, usize)>,
+    /// Whether a compaction that somebody asked for is going on.
+    compacting: AtomicBool,
 }
 
-/// What SELECT chooses.
+/// What SELECT chooses, as it is on disk.
 pub struct Database {
     index: usize,
     slots: Box<[Arc<Slot>]>,
 }
 
 impl Database {
-    /// The database's number.
+    /// Its place on disk: another than its number for clients after a SWAPDB.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -128,6 +136,8 @@ impl Keyspace {
             newest_record: AtomicU64::new(0),
             last_version: AtomicU64::new(0),
             observer: OnceLock::new(),
+            databases: DatabaseMap::new(options.databases),
+            expiry: expire::ExpiryQueue::default(),
             clock_warned: AtomicBool::new(false),
         });
         refuse_unknown_slots(&options.db_path, options.databases, options.slots)?;
@@ -139,10 +149,14 @@ impl Keyspace {
             Database { index, slots: (0..options.slots).map(slot).collect() }
         };
         let databases: Box<[Database]> = (0..options.databases).map(database).collect();
-        let keyspace = Keyspace { databases, locks: KeyLocks::default(), env, flush_requests };
+        let keyspace =
+            Keyspace { databases, locks: KeyLocks::default(), env, flush_requests, compacting: AtomicBool::new(false) };
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
         keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;
+        if let Some(slot) = slots.iter().find(|slot| slot.has_databases()) {
+            slot.load_databases()?;
+        }
         let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
         keyspace.env.term.fetch_max(newest, Ordering::Relaxed);
         Ok(keyspace)
@@ -158,8 +172,13 @@ impl Keyspace {
         self.databases.first().map_or(0, |db| db.slots.len())
     }
 
-    /// A database by a number below [`Keyspace::databases`].
+    /// A clients' database by a number below [`Keyspace::databases`].
     pub fn db(&self, index: usize) -> &Database {
+        &self.databases[self.env.databases.on_disk(index)]
+    }
+
+    /// A database by its place on disk, as peers name it.
+    pub fn db_on_disk(&self, index: usize) -> &Database {
         &self.databases[index]
     }
 
@@ -176,7 +195,7 @@ impl Keyspace {
 
     /// The slot that a key lives in.
     pub fn slot(&self, db: usize, key: &[u8]) -> &Arc<Slot> {
-        let slots = &self.databases[db].slots;
+        let slots = &self.db(db).slots;
         &slots[hash_slot(key) * slots.len() / HASH_SLOTS]
     }
 
@@ -237,7 +256,8 @@ impl Keyspace {
 
     /// The slots of a database, or of all (`None`), in order.
     fn slots_of(&self, db: Option<usize>) -> Vec<&Slot> {
-        let chosen = self.databases.iter().filter(|d| db.is_none_or(|index| d.index == index));
+        let on_disk = db.map(|db| self.db(db).index);
+        let chosen = self.databases.iter().filter(|d| on_disk.is_none_or(|index| d.index == index));
         chosen.flat_map(|d| d.slots.iter().map(Arc::as_ref)).collect()
     }
 
@@ -266,9 +286,14 @@ impl Keyspace {
         self.env.observer.get_or_init(|| observer);
     }
 
+    /// The client's database that is the first on disk, whose first slot keeps what is the whole node's.
+    fn first_on_disk(&self) -> usize {
+        self.env.databases.shown(0)
+    }
+
     /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        match &*self.slot(0, &LIBRARIES_KEY).store() {
+        match &*self.slot(self.first_on_disk(), &LIBRARIES_KEY).store() {
             Some(store) => Ok(store.engine.libraries()?),
             None => Ok(Bytes::new()),
         }
@@ -276,12 +301,12 @@ impl Keyspace {
 
     /// Keys of a database that are live at `now`, exactly. May scan the whole database.
     pub fn count(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
-        self.databases[db].slots.iter().map(|slot| slot.count(now)).sum()
+        self.db(db).slots.iter().map(|slot| slot.count(now)).sum()
     }
 
     /// [`Slot::estimate`] of a database: never takes long.
     pub fn estimate(&self, db: usize, now: u64) -> Result<KeyCounts, Error> {
-        self.databases[db].slots.iter().map(|slot| slot.estimate(now)).sum()
+        self.db(db).slots.iter().map(|slot| slot.estimate(now)).sum()
     }
 
     /// A digest of all data: equal on two nodes with equal data. Scans everything. What has expired is judged by the time of the newest
@@ -297,7 +322,7 @@ impl Keyspace {
 
     /// Some live key of a database.
     pub fn random_key(&self, db: usize, now: u64) -> Result<Option<Bytes>, Error> {
-        let slots = &self.databases[db].slots;
+        let slots = &self.db(db).slots;
         let first = rand::random_range(0..slots.len().max(1));
         for slot in slots.iter().cycle().skip(first).take(slots.len()) {
             if let Some(key) = slot.random_key(now)? {

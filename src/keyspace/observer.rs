@@ -1,13 +1,17 @@
 //! Who is told of changes: for WATCH, blocked clients and clients' caches, which the keyspace knows nothing of.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use super::expire::Expired;
 use crate::engine::Entry;
 
 /// Is told of every change once the engine holds it, whether a client, a master or an expiry made it. Must be quick.
 pub trait KeyObserver: Send + Sync {
     /// The key holds this now (`None`: nothing). Its stripe is held exclusively: no command that locked the key has seen the change yet.
-    fn changed(&self, db: usize, key: &Bytes, entry: Option<&Entry>);
+    /// `by` is who made it, as told to [`Transaction::by`](super::Transaction::by); 0 = no client.
+    fn changed(&self, db: usize, key: &Bytes, entry: Option<&Entry>, by: u64);
 
     /// A slot of the database was emptied or replaced as a whole. All stripes are held.
     fn replaced(&self, db: usize);
@@ -20,4 +24,16 @@ pub trait KeyObserver: Send + Sync {
 
     /// Changes were made that no client asked for, and the locks that they needed are free again.
     fn settled(&self);
+
+    /// Whether expired keys are to be deleted now.
+    fn expires(&self) -> bool;
+
+    /// Whether this node writes the log of the database, so that deleting what has expired is its job.
+    fn owns(&self, db: usize) -> bool;
+
+    /// A key or fields of it have expired and are deleted.
+    fn expired(&self, db: usize, key: &Bytes, expired: Expired);
+
+    /// Looking for what has expired took so long, and found something.
+    fn expire_cycle(&self, took: Duration);
 }

@@ -97,8 +97,9 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
-    /// The engines have made the changes of these overlays. Tells of them in the order in which the keys were first changed.
-    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>)
+    /// The engines have made the changes of these overlays, for the client `by` (0 = none). Tells of them in the order in which the
+    /// keys were first changed.
+    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>, by: u64)
     where
         's: 'o,
     {
@@ -110,7 +111,7 @@ impl<'s> Overlay<'s> {
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
-        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref()));
+        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref(), by));
     }
 
     /// Whether the engine has made the changes is not known.

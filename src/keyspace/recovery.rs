@@ -214,14 +214,20 @@ impl<'s> Replay<'s> {
     fn record(&mut self, record: Record<'_>) -> Result<(), Error> {
         let effects = effects_of(&Bytes::copy_from_slice(record.body))?;
         let applied = Applied { position: record.end, time: self.applied.time.max(record.time) };
-        if effects.as_slice() == [Effect::Flush] {
-            let libraries = self.overlay.libraries().cloned();
-            self.overlay.clear();
-            self.store = self.overlay.slot().recover_flush(applied, libraries)?;
-        } else {
-            for effect in &effects {
-                effect.apply(&mut self.overlay, record.time)?;
+        match effects.as_slice() {
+            [Effect::Flush] => {
+                let libraries = self.overlay.libraries().cloned();
+                self.overlay.clear();
+                self.store = self.overlay.slot().recover_flush(applied, libraries)?;
             }
+            [Effect::SwapDb { a, b }] => {
+                self.write()?;
+                let map = self.overlay.slot().recover_swap(&self.store.engine, *a, *b)?;
+                let mut batch = self.store.engine.batch();
+                self.store.engine.stage_databases(&mut batch, &map)?;
+                self.store.engine.write(batch, applied)?;
+            }
+            effects => effects.iter().try_for_each(|e| e.apply(&mut self.overlay, record.time).map(drop))?,
         }
         self.applied = applied;
         self.bytes += record.body.len() as u64;

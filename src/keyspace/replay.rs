@@ -12,7 +12,7 @@ const GROUP_RECORDS: usize = 256;
 /// Bytes, likewise.
 const GROUP_BYTES: usize = 1 << 20;
 
-/// The effects of a record's body. `Flush` stands alone.
+/// The effects of a record's body. Some stand alone.
 pub(super) fn effects_of(body: &Bytes) -> Result<Vec<Effect>, Error> {
     let malformed = || Error::BadEffect("malformed record body".into());
     let (_, mut iter) = decode_body(body).ok_or_else(malformed)?;
@@ -20,8 +20,8 @@ pub(super) fn effects_of(body: &Bytes) -> Result<Vec<Effect>, Error> {
     while iter.next_into(&mut args).ok_or_else(malformed)? {
         effects.push(Effect::decode(body, &args)?);
     }
-    if effects.len() > 1 && effects.contains(&Effect::Flush) {
-        return Err(Error::BadEffect("FLUSHDB is not alone in its record".into()));
+    if effects.len() > 1 && effects.iter().any(Effect::stands_alone) {
+        return Err(Error::BadEffect("FLUSHDB or SWAPDB is not alone in its record".into()));
     }
     Ok(effects)
 }
@@ -36,8 +36,9 @@ struct Group {
 }
 
 impl Group {
-    fn is_flush(&self) -> bool {
-        matches!(self.effects.as_slice(), [(_, Effect::Flush)])
+    /// The effect of a record that is carried out by the slot itself.
+    fn alone(&self) -> Option<&Effect> {
+        self.effects.first().map(|(_, effect)| effect).filter(|effect| effect.stands_alone())
     }
 }
 
@@ -47,13 +48,21 @@ impl Keyspace {
     pub fn apply_run(&self, slot: &Slot, run: &Bytes, end: Position) -> Result<(), Error> {
         for group in split(run, start_of(slot.position(), run, end)?, end)? {
             let bytes = &run[group.start..group.end];
-            if group.is_flush() {
-                slot.flush_data_run(bytes, group.position, group.time, || self.locks.lock_all())?;
-                continue;
+            match group.alone() {
+                Some(Effect::SwapDb { a, b }) => {
+                    let _all = self.locks.lock_all();
+                    slot.swap_databases(*a, *b, group.time, Some((bytes, group.position)))?;
+                    continue;
+                }
+                Some(_) => {
+                    slot.flush_data_run(bytes, group.position, group.time, || self.locks.lock_all())?;
+                    continue;
+                }
+                None => {}
             }
             let store = slot.store_for_writing()?;
             let keys = group.effects.iter().filter_map(|(_, effect)| effect.key());
-            let mut stripes: Vec<usize> = keys.map(|key| self.locks.stripe(slot.db(), key)).collect();
+            let mut stripes: Vec<usize> = keys.map(|key| self.locks.stripe(key)).collect();
             stripes.sort_unstable();
             stripes.dedup();
             let _held: Vec<_> = stripes.into_iter().map(|s| self.locks.lock(s, true)).collect();
@@ -65,7 +74,7 @@ impl Keyspace {
             let batch = overlay.batch(&store.engine)?;
             let committed = slot.commit_run(bytes, group.position, batch, group.time);
             match &committed {
-                Ok(()) => Overlay::committed(std::iter::once(&overlay)),
+                Ok(()) => Overlay::committed(std::iter::once(&overlay), 0),
                 Err(_) => overlay.uncertain(),
             }
             committed?;
@@ -95,12 +104,13 @@ fn split(run: &Bytes, start: Position, end: Position) -> Result<Vec<Group>, Erro
     for record in RunDecoder::new(run, start) {
         let record = record?;
         let effects = effects_of(&run.slice_ref(record.body))?;
-        let is_flush = effects.contains(&Effect::Flush);
+        let is_alone = effects.iter().any(Effect::stands_alone);
         let from = (at.offset - start.offset) as usize;
         let to = (record.end.offset - start.offset) as usize;
         at = record.end;
-        let full = |g: &Group| g.is_flush() || g.effects.len() >= GROUP_RECORDS || g.end - g.start >= GROUP_BYTES;
-        if is_flush || groups.last().is_none_or(full) {
+        let full =
+            |g: &Group| g.alone().is_some() || g.effects.len() >= GROUP_RECORDS || g.end - g.start >= GROUP_BYTES;
+        if is_alone || groups.last().is_none_or(full) {
             groups.push(Group { effects: Vec::new(), start: from, end: from, position: at, time: 0 });
         }
         if let Some(group) = groups.last_mut() {

@@ -63,6 +63,19 @@ impl Slot {
         Ok(())
     }
 
+    /// Calls `f` with the keys up to `from` (inclusive; `None` = all) that are live at `now`, from the last to the first, until it
+    /// returns false.
+    pub fn scan_back(
+        &self,
+        from: Option<&[u8]>,
+        now: u64,
+        f: &mut dyn FnMut(&[u8], &Entry) -> bool,
+    ) -> Result<(), Error> {
+        let Some(store) = self.store().clone() else { return Ok(()) };
+        store.engine.scan_back(from, &mut |key, entry| Ok(!entry.is_live(now) || f(key, &entry)))?;
+        Ok(())
+    }
+
     /// The keys that are live at `now`, counted. Scans the slot unless it was counted since its last write.
     pub fn count(&self, now: u64) -> Result<KeyCounts, Error> {
         let position = self.position();
@@ -106,7 +119,7 @@ impl Slot {
     /// whatever versions collections have.
     pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
         let mut sum = [0u8; 20];
-        let db = (self.db() as u32).to_be_bytes();
+        let db = (self.shown_db() as u32).to_be_bytes();
         let Some(store) = self.store().clone() else { return Ok(sum) };
         let libraries = store.engine.libraries()?;
         if !libraries.is_empty() {

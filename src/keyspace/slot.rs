@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use super::Error;
 use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
+use super::databases::DatabaseMap;
+use super::expire::{ExpiryQueue, Unqueued};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -42,6 +44,8 @@ pub struct SlotEnv {
     /// The last version that a collection was given.
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
+    pub(super) databases: DatabaseMap,
+    pub(super) expiry: ExpiryQueue,
     /// All slots, once they are there.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
@@ -156,6 +160,7 @@ pub struct Slot {
     flushed_filenum: AtomicU32,
     pub(super) pins: super::purge::Pins,
     pub(super) counts: super::scan::CountCache,
+    pub(super) unqueued: Unqueued,
 }
 
 impl std::fmt::Debug for Slot {
@@ -190,12 +195,18 @@ impl Slot {
             flushed_filenum: AtomicU32::new(0),
             pins: super::purge::Pins::default(),
             counts: super::scan::CountCache::default(),
+            unqueued: Unqueued::default(),
         }
     }
 
-    /// Index of the database.
+    /// Index of the database, as it is on disk.
     pub fn db(&self) -> usize {
         self.db
+    }
+
+    /// Index of the database, as clients see it.
+    pub fn shown_db(&self) -> usize {
+        self.env.databases.shown(self.db)
     }
 
     /// The slot's number in its database.
@@ -287,10 +298,13 @@ impl Slot {
     }
 
     /// The engine holds a new entry of the key, whose stripe is held exclusively.
-    pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>) {
+    pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>, by: u64) {
         self.env.cache.changed(&self.cache_id, key, entry);
+        if let Some(entry) = entry {
+            self.env.expiry.note(self, key, entry);
+        }
         if let Some(observer) = self.env.observer.get() {
-            observer.changed(self.db, key, entry);
+            observer.changed(self.shown_db(), key, entry, by);
         }
     }
 

@@ -46,8 +46,8 @@ impl LockPlan {
     const MAX_ATTEMPTS: usize = 8;
 
     /// Also this key.
-    pub fn add(&mut self, keyspace: &Keyspace, db: usize, key: &[u8], exclusive: bool) {
-        self.add_stripe(keyspace.locks.stripe(db, key), exclusive);
+    pub fn add(&mut self, keyspace: &Keyspace, key: &[u8], exclusive: bool) {
+        self.add_stripe(keyspace.locks.stripe(key), exclusive);
     }
 
     /// All keys of all databases, and the right to replace whole databases.
@@ -104,6 +104,10 @@ pub struct Transaction<'k> {
     awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+    /// Who makes the changes.
+    by: u64,
+    /// Keys that were found expired.
+    expired: Vec<(usize, Bytes)>,
 }
 
 /// Writes that are committed, but perhaps not yet on stable storage: database and number of the slot, and the index of the record.
@@ -214,7 +218,15 @@ impl<'k> Transaction<'k> {
             effects: 0,
             awaited: false,
             undurable: Vec::new(),
+            by: 0,
+            expired: Vec::new(),
         }
+    }
+
+    /// Tells the observer of changes that this client makes them.
+    pub fn by(mut self, client: u64) -> Self {
+        self.by = client;
+        self
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
@@ -227,7 +239,7 @@ impl<'k> Transaction<'k> {
         }
         let locks = &self.keyspace.locks;
         self.stripes.clear();
-        self.stripes.extend(keys.map(|(db, key)| locks.stripe(db, key)));
+        self.stripes.extend(keys.map(|(_, key)| locks.stripe(key)));
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
@@ -288,11 +300,11 @@ impl<'k> Transaction<'k> {
     }
 
     /// Makes sure that a key is held by a command that began with [`Transaction::lock_plan`]. Never waits.
-    pub fn ensure(&mut self, db: usize, key: &[u8], exclusive: bool) -> Result<(), Conflict> {
+    pub fn ensure(&mut self, key: &[u8], exclusive: bool) -> Result<(), Conflict> {
         if self.all.is_some() {
             return Ok(());
         }
-        let stripe = self.keyspace.locks.stripe(db, key);
+        let stripe = self.keyspace.locks.stripe(key);
         let conflict = Conflict::Stripe(stripe, exclusive);
         match self.held.iter().find(|(s, _)| *s == stripe) {
             Some((_, StripeGuard::Shared(_))) if exclusive => Err(conflict),
@@ -351,7 +363,22 @@ impl<'k> Transaction<'k> {
 
     /// The entry of a key as it is at `now` (unix ms), through the pending writes. Expired = none.
     pub fn get(&mut self, db: usize, key: &Bytes, now: u64) -> Result<Option<Entry>, Error> {
-        Ok(self.reader(db, key).get(key)?.filter(|e| e.is_live(now)))
+        let entry = self.reader(db, key).get(key)?;
+        if entry.as_ref().is_some_and(|entry| !entry.is_live(now)) {
+            self.expired.push((db, key.clone()));
+            return Ok(None);
+        }
+        Ok(entry)
+    }
+
+    /// Whether keys were found expired.
+    pub fn found_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Takes the keys that [`Transaction::get`] found expired.
+    pub fn take_expired(&mut self) -> Vec<(usize, Bytes)> {
+        std::mem::take(&mut self.expired)
     }
 
     /// What lies in the slot of `key`, through the pending writes.
@@ -393,14 +420,14 @@ impl<'k> Transaction<'k> {
         self.apply(db, Effect::Persist { key: key.clone() }, now).map(drop)
     }
 
-    /// Makes these the libraries of functions (empty: none). [`LIBRARIES_KEY`] must be held exclusively, in database 0.
+    /// Makes these the libraries of functions (empty: none). [`LIBRARIES_KEY`] must be held exclusively.
     pub fn set_libraries(&mut self, payload: Bytes, now: u64) -> Result<(), Error> {
-        self.apply(0, Effect::Libraries { payload }, now).map(drop)
+        self.apply(self.keyspace.first_on_disk(), Effect::Libraries { payload }, now).map(drop)
     }
 
     /// The libraries of functions, if a pending write changes them.
     pub fn pending_libraries(&self) -> Option<&Bytes> {
-        let slot = self.keyspace.slot(0, &LIBRARIES_KEY);
+        let slot = self.keyspace.slot(self.keyspace.first_on_disk(), &LIBRARIES_KEY);
         self.parts.iter().find(|part| part.is_of(slot)).and_then(|part| part.overlay.libraries())
     }
 
@@ -501,16 +528,30 @@ impl<'k> Transaction<'k> {
             self.commit_parts()?;
         }
         self.awaited = true;
-        let slots = self.keyspace.slots_of(db);
-        match &self.all {
-            Some(all) => Slot::flush_data(&slots, &all.maintenance, now),
-            None => {
-                let maintenance = Maintenance::of(slots.iter().copied());
-                let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
-                Slot::flush_data(&slots, &maintenance, now)
+        loop {
+            let slots = self.keyspace.slots_of(db);
+            if let Some(all) = &self.all {
+                return Slot::flush_data(&slots, &all.maintenance, now);
             }
-        }?;
-        Ok(())
+            let maintenance = Maintenance::of(slots.iter().copied());
+            let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
+            // Before the locks were held a SWAPDB may have made it another database.
+            if self.keyspace.slots_of(db).first().map(|s| s.db()) == slots.first().map(|s| s.db()) {
+                return Slot::flush_data(&slots, &maintenance, now);
+            }
+        }
+    }
+
+    /// Lets two databases trade places. What is pending is committed first.
+    pub fn swap_db(&mut self, a: usize, b: usize, now: u64) -> Result<(), Error> {
+        self.commit_parts()?;
+        match &self.all {
+            Some(_) => self.keyspace.swap_db_locked(a, b, now),
+            None => {
+                let _all = self.keyspace.locks.lock_all_patiently().ok_or(Error::Busy)?;
+                self.keyspace.swap_db_locked(a, b, now)
+            }
+        }
     }
 
     /// Commits what is pending and keeps the locks: for a command over whole databases that must see the writes before it. Those are then
@@ -543,7 +584,7 @@ impl<'k> Transaction<'k> {
         let mut parts = std::mem::take(&mut self.parts);
         let result = self.commit_writes(&mut parts);
         match result {
-            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay)),
+            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay), self.by),
             Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
         }
         result
@@ -584,6 +625,11 @@ impl<'k> Transaction<'k> {
     /// What [`Transaction::wait_durable`] would wait for, to be waited for elsewhere.
     pub fn take_undurable(&mut self) -> Undurable {
         Undurable(self.undurable.drain(..).map(|(slot, index)| (slot.db(), slot.number(), index)).collect())
+    }
+
+    /// The last record of each slot that was committed to, since [`Transaction::wait_durable`].
+    pub fn committed(&self) -> impl Iterator<Item = (&'k Slot, u64)> {
+        self.undurable.iter().copied()
     }
 
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.

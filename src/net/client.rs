@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+            AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::command::{Multi, Table, Watched};
+use crate::pubsub::{Monitors, Subscriptions, Tracked};
 
 /// `ClientInfo::command` of a client that has sent nothing yet.
 const NO_COMMAND: u32 = u32::MAX;
@@ -50,7 +51,6 @@ pub struct ClientInfo {
     command: AtomicU32,
     db: AtomicUsize,
     proto: AtomicU8,
-    no_evict: AtomicBool,
     query_len: AtomicUsize,
     query_free: AtomicUsize,
     reply_capacity: AtomicUsize,
@@ -60,11 +60,66 @@ pub struct ClientInfo {
     net_out: AtomicU64,
     commands: AtomicU64,
     names: Mutex<Names>,
-    /// What others have sent to this client and its connection has not written yet.
-    outbox: Mutex<Vec<u8>>,
+    outbox: Mutex<Outbox>,
     has_outbox: AtomicBool,
+    /// Bytes sent to it that are not with the system yet.
+    unsent: AtomicUsize,
+    /// Milliseconds of its age since which `unsent` has been over the soft limit; 0 = it is not.
+    over_soft_since: AtomicU64,
+    modes: AtomicU32,
+    gone: AtomicBool,
+    channels: AtomicUsize,
+    patterns: AtomicUsize,
+    shard_channels: AtomicUsize,
+    queued: AtomicI64,
+    watched: AtomicUsize,
+    redirect: AtomicI64,
+    queued_bytes: AtomicUsize,
+    args_bytes: AtomicUsize,
     blocked: AtomicBool,
 }
+
+/// What others have sent to a client and its connection has not taken yet.
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    /// A command of the client runs elsewhere than on its connection; what is sent meanwhile follows its reply.
+    held: bool,
+}
+
+/// A state of a client that others may see: what CLIENT LIST shows as letters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Mode {
+    /// `O`: MONITOR.
+    Monitor = 1,
+    /// `x`: in MULTI.
+    Multi = 1 << 1,
+    /// `d`: a key under WATCH was changed.
+    Dirty = 1 << 2,
+    /// `t`: CLIENT TRACKING.
+    Tracking = 1 << 3,
+    /// `R`: the client that invalidations are redirected to is gone.
+    BrokenRedirect = 1 << 4,
+    /// `B`: CLIENT TRACKING BCAST.
+    Broadcast = 1 << 5,
+    /// `e`: CLIENT NO-EVICT.
+    NoEvict = 1 << 6,
+    /// `T`: CLIENT NO-TOUCH.
+    NoTouch = 1 << 7,
+}
+
+/// Letters of CLIENT LIST, in Redis's order; `P`, `b` and `c` are found out otherwise.
+const MODE_LETTERS: [(Mode, char); 8] = [
+    (Mode::Monitor, 'O'),
+    (Mode::Multi, 'x'),
+    (Mode::Tracking, 't'),
+    (Mode::BrokenRedirect, 'R'),
+    (Mode::Broadcast, 'B'),
+    (Mode::Dirty, 'd'),
+    (Mode::NoEvict, 'e'),
+    (Mode::NoTouch, 'T'),
+];
 
 /// The names that a client gave itself.
 #[derive(Clone, Default, Debug)]
@@ -92,7 +147,6 @@ impl ClientInfo {
             command: AtomicU32::new(NO_COMMAND),
             db: AtomicUsize::new(0),
             proto: AtomicU8::new(2),
-            no_evict: AtomicBool::new(false),
             query_len: AtomicUsize::new(0),
             query_free: AtomicUsize::new(0),
             reply_capacity: AtomicUsize::new(0),
@@ -104,6 +158,18 @@ impl ClientInfo {
             names: Mutex::new(Names::default()),
             outbox: Mutex::default(),
             has_outbox: AtomicBool::new(false),
+            unsent: AtomicUsize::new(0),
+            over_soft_since: AtomicU64::new(0),
+            modes: AtomicU32::new(0),
+            gone: AtomicBool::new(false),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            shard_channels: AtomicUsize::new(0),
+            queued: AtomicI64::new(-1),
+            watched: AtomicUsize::new(0),
+            redirect: AtomicI64::new(-1),
+            queued_bytes: AtomicUsize::new(0),
+            args_bytes: AtomicUsize::new(0),
             blocked: AtomicBool::new(false),
         }
     }
@@ -151,22 +217,131 @@ impl ClientInfo {
     /// Sends encoded values to the client, out of band. Does not wait. Returns the bytes that wait for it now.
     pub fn send(&self, encoded: &[u8]) -> usize {
         let mut outbox = self.outbox.lock();
-        outbox.extend_from_slice(encoded);
+        outbox.bytes.extend_from_slice(encoded);
         self.has_outbox.store(true, Release);
-        let waiting = outbox.len();
+        let unsent = self.unsent.fetch_add(encoded.len(), Relaxed) + encoded.len();
+        let held = outbox.held;
         drop(outbox);
-        self.wake.notify_one();
-        waiting
+        if !held {
+            self.wake.notify_one();
+        }
+        unsent
     }
 
-    /// Takes what was sent to the client.
-    pub(super) fn take_outbox(&self) -> Option<Vec<u8>> {
-        if !self.has_outbox.load(Acquire) {
+    /// Whether something was sent to the client that its connection has not taken.
+    pub fn has_outbox(&self) -> bool {
+        self.has_outbox.load(Acquire)
+    }
+
+    /// Takes what was sent to the client, to put it behind a reply.
+    pub fn take_outbox(&self) -> Option<Vec<u8>> {
+        let sent = self.take_from_outbox(true)?;
+        self.outbox_written(sent.len());
+        Some(sent)
+    }
+
+    /// Takes what was sent to the client, to write it now; nothing while the outbox is held. [`ClientInfo::outbox_written`] is to
+    /// follow.
+    pub(super) fn take_outbox_to_write(&self) -> Option<Vec<u8>> {
+        self.take_from_outbox(false)
+    }
+
+    fn take_from_outbox(&self, even_held: bool) -> Option<Vec<u8>> {
+        if !self.has_outbox() {
             return None;
         }
         let mut outbox = self.outbox.lock();
+        if outbox.held && !even_held {
+            return None;
+        }
         self.has_outbox.store(false, Release);
-        Some(std::mem::take(&mut *outbox))
+        Some(std::mem::take(&mut outbox.bytes))
+    }
+
+    /// So many bytes of what was sent have found their way.
+    pub(super) fn outbox_written(&self, bytes: usize) {
+        self.unsent.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Keeps what is sent to the client from being written, until told otherwise: while somebody else runs a command of it.
+    pub fn hold_outbox(&self, hold: bool) {
+        self.outbox.lock().held = hold;
+        if !hold && self.has_outbox() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// How long so many unsent bytes have been over a limit of `soft` bytes.
+    pub fn over_soft_limit(&self, unsent: usize, soft: usize) -> Duration {
+        if soft == 0 || unsent <= soft {
+            self.over_soft_since.store(0, Relaxed);
+            return Duration::ZERO;
+        }
+        let now = (self.age().as_millis() as u64).max(1);
+        let _ = self.over_soft_since.compare_exchange(0, now, Relaxed, Relaxed);
+        Duration::from_millis(now.saturating_sub(self.over_soft_since.load(Relaxed)))
+    }
+
+    /// Whether the connection has ended or is about to.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Acquire) || self.closing() != Closing::Open
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Release);
+    }
+
+    /// The protocol version that it speaks.
+    pub fn proto(&self) -> u8 {
+        self.proto.load(Relaxed)
+    }
+
+    /// Whether it is in this mode.
+    pub fn is(&self, mode: Mode) -> bool {
+        self.modes.load(Relaxed) & mode as u32 != 0
+    }
+
+    /// Enters or leaves a mode.
+    pub fn set(&self, mode: Mode, on: bool) {
+        if on {
+            self.modes.fetch_or(mode as u32, Relaxed);
+        } else {
+            self.modes.fetch_and(!(mode as u32), Relaxed);
+        }
+    }
+
+    /// Shows how many channels, patterns and shard channels it listens to.
+    pub fn set_subscriptions(&self, channels: usize, patterns: usize, shard_channels: usize) {
+        self.channels.store(channels, Relaxed);
+        self.patterns.store(patterns, Relaxed);
+        self.shard_channels.store(shard_channels, Relaxed);
+    }
+
+    /// Whether it listens to any channel.
+    pub fn is_subscriber(&self) -> bool {
+        self.channels.load(Relaxed) + self.patterns.load(Relaxed) + self.shard_channels.load(Relaxed) > 0
+    }
+
+    /// Shows how many commands MULTI has queued, of how many bytes; `None` outside of MULTI.
+    pub fn set_queued(&self, queued: Option<usize>, bytes: usize) {
+        self.queued.store(queued.map_or(-1, |queued| queued as i64), Relaxed);
+        self.queued_bytes.store(bytes, Relaxed);
+        self.set(Mode::Multi, queued.is_some());
+    }
+
+    /// Shows how many keys it watches.
+    pub fn set_watched(&self, keys: usize) {
+        self.watched.store(keys, Relaxed);
+    }
+
+    /// Whether it watches keys.
+    pub fn watches(&self) -> bool {
+        self.watched.load(Relaxed) > 0
+    }
+
+    /// Shows where its invalidations go: a client's id, 0 = itself, -1 = it does not track.
+    pub fn set_redirect(&self, redirect: i64) {
+        self.redirect.store(redirect, Relaxed);
     }
 
     /// Whether a command of the client waits.
@@ -214,13 +389,6 @@ impl ClientInfo {
         self.net_out.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Its flags in CLIENT LIST.
-    fn flags(&self) -> String {
-        let flags = [(self.is_blocked(), 'b'), (self.no_evict.load(Relaxed), 'e')];
-        let flags: String = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
-        if flags.is_empty() { "N".into() } else { flags }
-    }
-
     /// Its line in CLIENT LIST, without the line's end.
     pub fn line(&self, table: &Table) -> String {
         let load = |counter: &AtomicUsize| counter.load(Relaxed);
@@ -228,14 +396,16 @@ impl ClientInfo {
         let (query, query_free) = (load(&self.query_len), load(&self.query_free));
         let (reply_len, reply_capacity) = (load(&self.reply_len), load(&self.reply_capacity));
         let command = table.get(self.command.load(Relaxed)).map_or("NULL", |command| command.full_name.as_str());
-        let mut line = String::with_capacity(320);
+        let (unsent, argv, queued) = (load(&self.unsent), load(&self.args_bytes), load(&self.queued_bytes));
+        let total = query + query_free + reply_capacity + reply_len + unsent + argv + queued + size_of::<Self>();
+        let mut line = String::with_capacity(384);
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
-             qbuf={query} qbuf-free={query_free} argv-mem=0 multi-mem=0 rbs={reply_capacity} rbp={} obl={reply_len} \
-             oll=0 omem={reply_len} tot-mem={} events={} cmd={command} user=default redir=-1 resp={} lib-name={} \
-             lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
+             qbuf={query} qbuf-free={query_free} argv-mem={argv} multi-mem={queued} rbs={reply_capacity} rbp={} obl={reply_len} \
+             oll={} omem={unsent} tot-mem={total} events={} cmd={command} user=default redir={} resp={} watch={} \
+             lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.addr,
             self.laddr,
@@ -243,12 +413,18 @@ impl ClientInfo {
             names.name,
             self.age().as_secs(),
             self.idle().as_secs(),
-            self.flags(),
+            self.letters(),
             load(&self.db),
+            load(&self.channels),
+            load(&self.patterns),
+            load(&self.shard_channels),
+            self.queued.load(Relaxed),
             load(&self.reply_peak),
-            query + query_free + reply_capacity + size_of::<Self>(),
-            if reply_len > 0 { "rw" } else { "r" },
-            self.proto.load(Relaxed),
+            usize::from(unsent > 0),
+            if reply_len + unsent > 0 { "rw" } else { "r" },
+            self.redirect.load(Relaxed),
+            self.proto(),
+            load(&self.watched),
             names.lib_name,
             names.lib_ver,
             self.net_in.load(Relaxed),
@@ -256,6 +432,27 @@ impl ClientInfo {
             self.commands.load(Relaxed),
         );
         line
+    }
+
+    /// Its `flags` in CLIENT LIST.
+    fn letters(&self) -> String {
+        let mut letters: String =
+            MODE_LETTERS.iter().filter(|(mode, _)| self.is(*mode)).map(|(_, letter)| *letter).collect();
+        if self.is_subscriber() {
+            letters.insert(usize::from(self.is(Mode::Monitor)), 'P');
+        }
+        if self.is_blocked() {
+            letters.push('b');
+        }
+        match self.closing() {
+            Closing::Open => {}
+            Closing::Finish => letters.push('c'),
+            Closing::Kill => letters.push('A'),
+        }
+        if letters.is_empty() {
+            letters.push('N');
+        }
+        letters
     }
 }
 
@@ -292,6 +489,28 @@ pub enum Replies {
     Skip,
 }
 
+/// The last record of a connection in each slot that it has written to.
+#[derive(Default, Debug)]
+pub struct Written {
+    /// Database (on disk) and slot, and the record's index; in order.
+    slots: Vec<((usize, usize), u64)>,
+}
+
+impl Written {
+    /// The connection has written the record with `index`.
+    pub fn note(&mut self, slot: (usize, usize), index: u64) {
+        match self.slots.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            Ok(at) => self.slots[at].1 = self.slots[at].1.max(index),
+            Err(at) => self.slots.insert(at, (slot, index)),
+        }
+    }
+
+    /// Slots, and the index of the last record in each.
+    pub fn iter(&self) -> impl Iterator<Item = ((usize, usize), u64)> + Clone {
+        self.slots.iter().copied()
+    }
+}
+
 /// The state of one connection that commands read and change. Owned by the connection.
 pub struct Client {
     info: Arc<ClientInfo>,
@@ -306,6 +525,13 @@ pub struct Client {
     /// The keys under WATCH.
     pub watched: Watched,
     denies_blocking: bool,
+    /// Where its writes are: for WAIT.
+    pub written: Written,
+    /// The channels that it listens to.
+    pub subscriptions: Subscriptions,
+    /// What it asked for of CLIENT TRACKING.
+    pub tracked: Tracked,
+    monitors: Option<Arc<Monitors>>,
 }
 
 impl Client {
@@ -321,6 +547,10 @@ impl Client {
             multi: None,
             watched: Watched::default(),
             denies_blocking: false,
+            written: Written::default(),
+            subscriptions: Subscriptions::default(),
+            tracked: Tracked::default(),
+            monitors: None,
         }
     }
 
@@ -370,9 +600,32 @@ impl Client {
         self.info.proto.store(proto, Relaxed);
     }
 
+    /// Sends it all commands from now on, or none any more.
+    pub fn monitor(&mut self, monitors: Option<&Arc<Monitors>>) {
+        if let Some(old) = self.monitors.take() {
+            old.remove(&self.info);
+        }
+        if let Some(new) = monitors {
+            new.add(&self.info);
+            self.monitors = Some(new.clone());
+        }
+    }
+
+    /// Whether it is in MONITOR.
+    pub fn monitors(&self) -> bool {
+        self.monitors.is_some()
+    }
+
+    /// Shows others how many commands and keys it has in MULTI and WATCH.
+    pub fn show_transaction(&self) {
+        let multi = self.multi.as_ref();
+        self.info.set_queued(multi.map(|multi| multi.queue().len()), multi.map_or(0, Multi::bytes));
+        self.info.set_watched(self.watched.keys().count());
+    }
+
     /// Exempts it from eviction.
     pub fn set_no_evict(&mut self, on: bool) {
-        self.info.no_evict.store(on, Relaxed);
+        self.info.set(Mode::NoEvict, on);
     }
 
     /// Chooses which replies it is sent.
@@ -399,6 +652,7 @@ impl Client {
     /// Ends the connection after this command: what is encoded is written, what the client sent after it is dropped.
     pub fn close(&mut self) {
         self.closing = true;
+        self.info.set_gone();
     }
 
     /// Whether the connection ends after this command.
@@ -417,5 +671,11 @@ impl Client {
         let tally = std::mem::take(&mut self.tally);
         self.info.commands.fetch_add(tally.commands, Relaxed);
         tally
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.monitor(None);
     }
 }

@@ -29,6 +29,11 @@ pub enum ClientKind {
 }
 
 impl ClientKind {
+    /// What a client is now.
+    pub fn of(client: &ClientInfo) -> ClientKind {
+        if client.is_subscriber() { ClientKind::Pubsub } else { ClientKind::Normal }
+    }
+
     /// The kind of this name in any case.
     pub fn parse(name: &[u8]) -> Option<ClientKind> {
         const NAMES: &[(&str, ClientKind)] = &[
@@ -65,7 +70,7 @@ impl ClientFilter {
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.addr.as_ref().is_none_or(|addr| *addr == client.addr.to_string())
             && self.laddr.as_ref().is_none_or(|laddr| *laddr == client.laddr.to_string())
-            && self.kind.is_none_or(|kind| kind == ClientKind::Normal)
+            && self.kind.is_none_or(|kind| kind == ClientKind::of(client))
             && self.min_age.is_none_or(|age| client.age() >= age)
     }
 }
@@ -109,8 +114,25 @@ impl ClientRegistry {
 
     /// Strikes a client off.
     pub fn remove(&self, id: u64) {
-        self.clients.lock().remove(&id);
+        if let Some(client) = self.clients.lock().remove(&id) {
+            client.set_gone();
+        }
         self.left.notify_waiters();
+    }
+
+    /// A client by its id.
+    pub fn get(&self, id: u64) -> Option<Arc<ClientInfo>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
+    /// Clients of a kind.
+    pub fn count(&self, kind: ClientKind) -> usize {
+        self.clients.lock().values().filter(|client| ClientKind::of(client) == kind).count()
+    }
+
+    /// Clients that watch keys.
+    pub fn watching(&self) -> usize {
+        self.clients.lock().values().filter(|client| client.watches()).count()
     }
 
     /// Number of clients.

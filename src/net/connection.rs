@@ -16,9 +16,10 @@ use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
 use crate::{
     command::{
         Outcome, Pipeline, PoolCall, Scratch,
-        blocking::{End, Session, Waiter},
+        blocking::{End, Session, Wait},
     },
     keyspace::Undurable,
+    pubsub::PauseKind,
     server::Server,
 };
 
@@ -42,7 +43,9 @@ enum Pause {
     /// This command runs on the blocking pool.
     Pool(PoolCall),
     /// This command waits.
-    Block(Arc<Waiter>),
+    Block(Wait),
+    /// The command in the arguments is held back by CLIENT PAUSE.
+    Held,
     /// The connection ends.
     Close,
 }
@@ -82,12 +85,14 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         if !input.fill(&server, &mut stream, &info).await? {
             return stream.shutdown().await;
         }
+        let mut again = false;
         loop {
             info.set_busy(true);
-            let mut pause = execute(&server, &mut session, &mut input, &mut args);
+            let mut pause = execute(&server, &mut session, &mut input, &mut args, again);
+            again = false;
             info.set_busy(false);
-            flush(&server, &stream, &info, &mut session.reply).await?;
             if let Pause::Pool(call) = pause {
+                flush(&server, &stream, &info, &mut session.reply).await?;
                 info.set_busy(true);
                 let server_for_pool = server.clone();
                 (session, args, pause) = task::spawn_blocking(move || {
@@ -97,14 +102,19 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                 .await
                 .map_err(io::Error::other)?;
                 info.set_busy(false);
-                flush(&server, &stream, &info, &mut session.reply).await?;
             }
-            if let Pause::Block(waiter) = &pause {
-                match wait(&server, &mut stream, &info, &mut input, session, waiter).await? {
+            if let Pause::Block(wait) = &pause {
+                match wait_for(&server, &mut stream, &info, &mut input, session, wait).await? {
                     Some(served) => session = served,
                     None => return stream.shutdown().await,
                 }
-                flush(&server, &stream, &info, &mut session.reply).await?;
+            }
+            flush(&server, &stream, &info, &mut session.reply).await?;
+            if matches!(pause, Pause::Held) {
+                if !hold(&server, &mut stream, &info, &mut input).await? {
+                    return stream.shutdown().await;
+                }
+                again = true;
             }
             if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
                 return stream.shutdown().await;
@@ -116,33 +126,24 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     }
 }
 
-/// Ends a client's wait, however its connection ends.
-struct Waiting<'a> {
-    server: &'a Server,
-    waiter: &'a Waiter,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.server.events.blocked.end(self.waiter, End::Gone);
-    }
-}
-
 /// Waits until a command is served, its time has run out, or somebody ends its wait; its reply is in the session. `None` when the connection is
 /// to end. What the client sends meanwhile is read, so that its leaving is noticed, and not executed.
-async fn wait(
+async fn wait_for(
     server: &Server,
     stream: &mut TcpStream,
     info: &ClientInfo,
     input: &mut Input,
-    session: Box<Session>,
-    waiter: &Arc<Waiter>,
+    mut session: Box<Session>,
+    wait: &Wait,
 ) -> io::Result<Option<Box<Session>>> {
-    let _waiting = Waiting { server, waiter };
     let blocked = &server.events.blocked;
-    blocked.park(server, waiter, session);
+    let empty = Reply::new(session.reply.proto());
+    let mut before = std::mem::replace(&mut session.reply, empty);
+    // Before its replies are written: who waits behind it must not have to wait for a client that reads slowly.
+    blocked.park(server, wait, session);
+    flush(server, stream, info, &mut before).await?;
     let timeout = async {
-        match waiter.deadline {
+        match wait.deadline {
             Some(deadline) => time::sleep_until(deadline).await,
             None => std::future::pending().await,
         }
@@ -156,18 +157,18 @@ async fn wait(
         }
         tokio::select! {
             biased;
-            (mut session, end) = waiter.ended() => {
+            (mut session, end) = wait.ended() => {
                 if end == End::Gone {
                     return Ok(None);
                 }
-                waiter.answer(server, &mut session, end);
+                wait.answer(server, &mut session, end);
                 return Ok(Some(session));
             }
             () = &mut timeout, if !timed_out => {
                 timed_out = true;
-                blocked.end(waiter, End::Timeout);
+                blocked.end(wait, End::Timeout);
             }
-            () = time::sleep(waiter.poll.unwrap_or_default()), if waiter.poll.is_some() => blocked.poll(server, waiter),
+            () = time::sleep(wait.poll.unwrap_or_default()), if wait.poll.is_some() => blocked.poll(server, wait),
             () = info.woken() => {
                 if info.closing() != Closing::Open {
                     return Ok(None);
@@ -186,19 +187,56 @@ async fn wait(
     }
 }
 
-/// Executes the whole requests in the buffer, until a pause is due. What they wrote is committed when this returns.
-fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>) -> Pause {
+/// Waits until CLIENT PAUSE is over. False when the connection is to end.
+async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input: &mut Input) -> io::Result<bool> {
+    let _held = server.pause.hold();
+    while server.pause.kind() != PauseKind::None {
+        let room = input.buf.len() < server.config.client_query_buffer_limit();
+        if room {
+            input.make_room();
+        }
+        tokio::select! {
+            biased;
+            () = server.pause.ended() => {}
+            () = info.woken() => {
+                if info.closing() != Closing::Open {
+                    return Ok(false);
+                }
+                write_outbox(server, stream, info).await?;
+            }
+            read = stream.read_buf(&mut input.buf), if room => {
+                let read = read?;
+                info.read(read, input.buf.len(), input.buf.capacity() - input.buf.len());
+                server.stats.read(read);
+                if read == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Executes the whole requests in the buffer, before them the one in `args` if it is to be run `again`, until a pause is due.
+/// What they wrote is committed when this returns.
+fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>, mut again: bool) -> Pause {
     let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
     let pause = loop {
         if pipeline.reply_len() >= MAX_REPLIES {
             break Pause::Full;
         }
-        match input.parser.next(&mut input.buf, args, &pipeline.limits()) {
+        let next = if std::mem::take(&mut again) {
+            Ok(true)
+        } else {
+            input.parser.next(&mut input.buf, args, &pipeline.limits())
+        };
+        match next {
             Ok(false) => break Pause::Starved,
             Ok(true) => match pipeline.run(args) {
                 Outcome::Next => {}
                 Outcome::Pool(call) => break Pause::Pool(call),
-                Outcome::Block(waiter) => break Pause::Block(waiter),
+                Outcome::Block(wait) => break Pause::Block(wait),
+                Outcome::Held => break Pause::Held,
                 Outcome::Close => break Pause::Close,
             },
             Err(error) => {
@@ -217,10 +255,10 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
     let outcome = pipeline.run_alone(call, args);
     pipeline.finish(args);
     match outcome {
-        Outcome::Block(waiter) => Pause::Block(waiter),
+        Outcome::Block(wait) => Pause::Block(wait),
         Outcome::Close => Pause::Close,
-        // The pool is where a command is put off to, so it cannot be put off again.
-        Outcome::Next | Outcome::Pool(_) => Pause::Full,
+        // The pool is where a command is put off to, so it cannot be put off again; it was not held back before.
+        Outcome::Next | Outcome::Pool(_) | Outcome::Held => Pause::Full,
     }
 }
 
@@ -307,8 +345,9 @@ async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &m
 
 /// Writes what others have sent to the client.
 async fn write_outbox(server: &Server, stream: &TcpStream, info: &ClientInfo) -> io::Result<()> {
-    while let Some(sent) = info.take_outbox() {
+    while let Some(sent) = info.take_outbox_to_write() {
         write_all(server, stream, info, &sent).await?;
+        info.outbox_written(sent.len());
     }
     Ok(())
 }

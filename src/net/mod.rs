@@ -7,7 +7,7 @@ pub mod listener;
 pub mod reply;
 pub mod resp;
 
-pub use client::{Client, ClientInfo, Closing, Replies, Tally};
+pub use client::{Client, ClientInfo, Closing, Mode, Replies, Tally};
 pub use clients::{ClientFilter, ClientKind, ClientRegistry, TooManyClients};
 pub use listener::Listener;
 pub use reply::Reply;

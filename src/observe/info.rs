@@ -17,7 +17,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use crate::{command::Command, script::ScriptKind, server::Server};
+use crate::{command::Command, net::ClientKind, script::ScriptKind, server::Server};
 
 /// The Redis whose behaviour clients may expect; they detect features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -50,6 +50,7 @@ const SECTIONS: &[Section] = &[
         default: true,
         write: |server, out| server.replication.info(out.0),
     },
+    Section { name: "data", title: "Data", default: false, write: data_section },
     Section { name: "cpu", title: "CPU", default: true, write: cpu_section },
     Section { name: "commandstats", title: "Commandstats", default: false, write: commandstats_section },
     Section { name: "latencystats", title: "Latencystats", default: false, write: latencystats_section },
@@ -121,8 +122,12 @@ fn server_section(server: &Server, out: &mut Fields<'_>) {
 fn clients_section(server: &Server, out: &mut Fields<'_>) {
     out.field("connected_clients", server.clients.len());
     out.field("maxclients", server.config.maxclients());
-    out.field("blocked_clients", server.events.blocked.count());
+    out.field("blocked_clients", server.events.blocked.count() + server.pause.held());
+    out.field("tracking_clients", server.events.tracking.clients());
+    out.field("pubsub_clients", server.clients.count(ClientKind::Pubsub));
+    out.field("watching_clients", server.clients.watching());
     out.field("total_blocking_keys", server.events.blocked.keys());
+    out.field("total_watched_keys", server.events.watch.keys());
 }
 
 fn memory_section(server: &Server, out: &mut Fields<'_>) {
@@ -189,8 +194,18 @@ fn stats_section(server: &Server, out: &mut Fields<'_>) {
     out.field("sync_full", full);
     out.field("sync_partial_ok", partial_ok);
     out.field("sync_partial_err", partial_err);
+    out.field("expired_keys", stats.expired_keys.get());
+    out.field("expired_subkeys", stats.expired_fields.get());
+    out.field("evicted_keys", 0);
     out.field("keyspace_hits", stats.keyspace_hits.get());
     out.field("keyspace_misses", stats.keyspace_misses.get());
+    let (channels, patterns, shard_channels) = server.pubsub.counts();
+    out.field("pubsub_channels", channels);
+    out.field("pubsub_patterns", patterns);
+    out.field("pubsubshard_channels", shard_channels);
+    out.field("tracking_total_keys", server.events.tracking.keys());
+    out.field("tracking_total_items", server.events.tracking.items());
+    out.field("tracking_total_prefixes", server.events.tracking.prefixes());
     out.field("acl_access_denied_auth", stats.auth_failures.get());
     out.field("total_error_replies", stats.errors.total());
     out.field("total_reads_processed", stats.reads.get());
@@ -233,6 +248,22 @@ fn latencystats_section(server: &Server, out: &mut Fields<'_>) {
             out.field(&format!("latency_percentiles_usec_{full_name}"), shown.join(","));
         }
     }
+}
+
+/// As Pika names it.
+fn data_section(server: &Server, out: &mut Fields<'_>) {
+    match server.keyspace.sizes() {
+        Ok(sizes) => {
+            out.bytes("db_size", sizes.engines.files);
+            out.bytes("log_size", sizes.logs);
+            out.bytes("db_memtable_usage", sizes.engines.memtables);
+            out.bytes("db_tablereader_usage", sizes.engines.table_readers);
+            out.field("db_pending_compaction", sizes.engines.pending_compaction);
+            out.field("db_fatal", sizes.engines.errors);
+        }
+        Err(error) => tracing::warn!(%error, "cannot measure the data"),
+    }
+    out.field("is_compact", if server.keyspace.is_compacting() { "Yes" } else { "No" });
 }
 
 fn errorstats_section(server: &Server, out: &mut Fields<'_>) {

@@ -59,6 +59,10 @@ pub struct Stats {
     pub keyspace_hits: Counter,
     /// Reads that did not.
     pub keyspace_misses: Counter,
+    /// Keys deleted because their time had come.
+    pub expired_keys: Counter,
+    /// Fields of hashes, likewise.
+    pub expired_fields: Counter,
     /// Refused passwords.
     pub auth_failures: Counter,
     /// Error replies by their code.
@@ -152,6 +156,8 @@ impl Stats {
             &self.writes,
             &self.keyspace_hits,
             &self.keyspace_misses,
+            &self.expired_keys,
+            &self.expired_fields,
             &self.auth_failures,
         ] {
             counter.reset();

@@ -117,7 +117,7 @@ impl Manager {
                             Stage::Accepted => "SlaveNotSync",
                             Stage::BinlogSync => "SlaveBinlogSync",
                         };
-                        let end = self.keyspace.db(*db).slots()[*number].position();
+                        let end = self.keyspace.db_on_disk(*db).slots()[*number].position();
                         let lag = end.index.saturating_sub(s.acked.index);
                         format!("(db{db}:{number}:{stage}:lag={lag})")
                     })

@@ -99,6 +99,15 @@ impl Replicas {
         Some(f(replica))
     }
 
+    /// Replicas that have acknowledged these records (slot, index), and so all before them.
+    pub fn with_records(&self, records: impl Iterator<Item = (SlotId, u64)> + Clone) -> usize {
+        let has = |replica: &Replica, (id, index): (SlotId, u64)| {
+            replica.slots.get(&id).is_some_and(|s| s.stage == Stage::BinlogSync && s.acked.index >= index)
+        };
+        let has_all = |replica: &&Replica| replica.streams > 0 && records.clone().all(|record| has(replica, record));
+        self.nodes.lock().iter().filter(has_all).count()
+    }
+
     fn next_session(&self) -> i32 {
         self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }

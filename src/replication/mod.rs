@@ -143,6 +143,11 @@ impl Manager {
         self.snapshots.stop();
     }
 
+    /// Replicas that have acknowledged these records (slot, index), and so all before them.
+    pub fn replicas_with(&self, records: impl Iterator<Item = (node_state::SlotId, u64)> + Clone) -> usize {
+        self.replicas.with_records(records)
+    }
+
     /// Whether this node has a master.
     pub fn is_slave(&self) -> bool {
         self.slave.load(Ordering::Acquire)
@@ -217,7 +222,7 @@ impl Manager {
                 next.detached.insert(db);
             }
             if full {
-                next.full_sync.extend(self.keyspace.db(db).slots().iter().map(|s| (s.db(), s.number())));
+                next.full_sync.extend(self.keyspace.db_on_disk(db).slots().iter().map(|s| (s.db(), s.number())));
             }
             next.save()?;
             *node = next;

@@ -156,6 +156,11 @@ impl Duel {
         Duel { haypile, _redis: redis, ours, theirs }
     }
 
+    /// Ours.
+    pub fn haypile(&self) -> &Node {
+        &self.haypile
+    }
+
     /// Sends both these commands, `depth` at a time, and compares the replies; panics where they first differ.
     #[track_caller]
     pub fn compare(&mut self, commands: &[(Same, Vec<Vec<u8>>)], depth: usize) {

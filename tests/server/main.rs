@@ -5,6 +5,7 @@
 mod common;
 
 mod admin;
+mod blocking;
 mod daemon;
 mod data;
 mod durability;

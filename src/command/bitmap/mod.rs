@@ -156,6 +156,7 @@ fn setbit(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let mask = 0x80 >> (offset % 8);
     let old = byte & mask != 0;
     if old != (bit == 1) || at >= length {
+        ctx.notify_if_new(ctx.db(), key)?;
         binding::patch(ctx, key, at, vec![if bit == 1 { byte | mask } else { byte & !mask }])?;
         ctx.notify(EventClass::String, "setbit", key);
     }

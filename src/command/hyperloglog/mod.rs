@@ -42,6 +42,7 @@ pub static HYPERLOGLOG: &[Spec] = &[
     Spec {
         name: "pfcount",
         arity: -2,
+        // It may write in Redis, which keeps the answer: clients that pause writes expect it to wait.
         flags: READ.and(Flags::MAY_REPLICATE),
         keys: Keys::ALL,
         complexity: "O(N), N being the number of keys; of one key a stored answer may be O(1).",

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, numbers};
+use crate::pubsub::EventClass;
 
 /// How a time argument counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +127,14 @@ fn set_expiry(ctx: &mut Ctx<'_, '_>, args: &[Bytes], timing: Timing, command: &s
     };
     if allowed {
         match u64::try_from(at) {
-            Ok(at) if at > now => ctx.tx.expire_at(db, key, at, now)?,
-            _ => ctx.tx.del(db, key, now)?,
+            Ok(at) if at > now => {
+                ctx.tx.expire_at(db, key, at, now)?;
+                ctx.notify(EventClass::Generic, "expire", key);
+            }
+            _ => {
+                ctx.tx.del(db, key, now)?;
+                ctx.notify(EventClass::Generic, "del", key);
+            }
         }
     }
     ctx.reply.int(i64::from(allowed));
@@ -141,6 +148,7 @@ pub fn persist(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError
     if expires {
         let db = ctx.db();
         ctx.tx.persist(db, key, ctx.now)?;
+        ctx.notify(EventClass::Generic, "persist", key);
     }
     ctx.reply.int(i64::from(expires));
     Ok(())

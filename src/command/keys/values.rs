@@ -74,7 +74,8 @@ pub fn load(ctx: &mut Ctx<'_, '_>, (db, key): Place<'_>, entry: &Entry) -> Resul
         }
         Kind::Zset => {
             let mut pairs = Vec::new();
-            zset::each_by_score(reader, &handle, &[], None, false, &mut |member, score| {
+            // Not by score: there -0 is 0.
+            zset::each(reader, &handle, &mut |member, score| {
                 pairs.push((own(member), score));
                 true
             })?;

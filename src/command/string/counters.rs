@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx, float, numbers};
+use crate::pubsub::EventClass;
 
 /// INCR key
 pub fn incr(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
@@ -36,7 +37,9 @@ fn step(ctx: &mut Ctx<'_, '_>, key: &Bytes, by: i64) -> Result<(), CommandError>
     let sum = value.checked_add(by).ok_or(CommandError::Static("ERR increment or decrement would overflow"))?;
     let text = Bytes::copy_from_slice(itoa::Buffer::new().format(sum).as_bytes());
     let db = ctx.db();
+    ctx.notify_if_new(db, key)?;
     ctx.tx.set(db, key, text, expire_at, ctx.now)?;
+    ctx.notify(EventClass::String, "incrby", key);
     ctx.reply.int(sum);
     Ok(())
 }
@@ -51,6 +54,8 @@ pub fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandE
     let sum = float::add(value, &args[2])?;
     ctx.reply.bulk(sum.as_bytes());
     let db = ctx.db();
+    ctx.notify_if_new(db, &args[1])?;
     ctx.tx.set(db, &args[1], Bytes::from(sum), expire_at, ctx.now)?;
+    ctx.notify(EventClass::String, "incrbyfloat", &args[1]);
     Ok(())
 }

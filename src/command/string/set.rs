@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::command::keys::expire::Timing;
 use crate::command::{CommandError, Ctx};
+use crate::pubsub::EventClass;
 
 /// Options of SET (and, as far as they concern expiry, of GETEX).
 #[derive(Default)]
@@ -103,6 +104,9 @@ pub fn set(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         }
     }
     store(ctx, key, &args[2], expire_at)?;
+    if options.expiry.is_some() && expire_at.is_some_and(|at| ctx.now < at) {
+        ctx.notify(EventClass::Generic, "expire", key);
+    }
     if !options.get {
         ctx.reply.ok();
     }
@@ -113,9 +117,12 @@ pub fn set(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 pub fn store(ctx: &mut Ctx<'_, '_>, key: &Bytes, value: &Bytes, expire_at: Option<u64>) -> Result<(), CommandError> {
     let (db, now) = (ctx.db(), ctx.now);
     if expire_at.is_none_or(|at| now < at) {
+        ctx.notify_if_new(db, key)?;
         ctx.tx.set(db, key, value.clone(), expire_at, now)?;
+        ctx.notify(EventClass::String, "set", key);
     } else if ctx.peek(key)?.is_some() {
         ctx.tx.del(db, key, now)?;
+        ctx.notify(EventClass::Generic, "del", key);
     }
     Ok(())
 }
@@ -143,6 +150,9 @@ pub fn psetex(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError>
 fn set_with_expiry(ctx: &mut Ctx<'_, '_>, args: &[Bytes], timing: Timing, command: &str) -> Result<(), CommandError> {
     let expire_at = timing.option(&args[2], ctx.now, command)?;
     store(ctx, &args[1], &args[3], Some(expire_at))?;
+    if ctx.now < expire_at {
+        ctx.notify(EventClass::Generic, "expire", &args[1]);
+    }
     ctx.reply.ok();
     Ok(())
 }
@@ -156,9 +166,18 @@ pub fn getex(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> 
         return Ok(());
     };
     match options.expire_at(now, "getex")? {
-        Some(at) if at <= now => ctx.tx.del(db, key, now)?,
-        Some(at) => ctx.tx.expire_at(db, key, at, now)?,
-        None if options.persist && entry.expire_at.is_some() => ctx.tx.persist(db, key, now)?,
+        Some(at) if at <= now => {
+            ctx.tx.del(db, key, now)?;
+            ctx.notify(EventClass::Generic, "del", key);
+        }
+        Some(at) => {
+            ctx.tx.expire_at(db, key, at, now)?;
+            ctx.notify(EventClass::Generic, "expire", key);
+        }
+        None if options.persist && entry.expire_at.is_some() => {
+            ctx.tx.persist(db, key, now)?;
+            ctx.notify(EventClass::Generic, "persist", key);
+        }
         None => {}
     }
     ctx.reply.bulk(&entry.value);

@@ -54,8 +54,12 @@ impl Blob {
             Blob::Chunked(handle) => {
                 let mut out = vec![0; (to - from) as usize];
                 each(state, handle, from, to, &mut |at, chunk| {
-                    // The part of the chunk inside of the range.
-                    let skip = from.saturating_sub(at).min(chunk.len() as u64);
+                    // A chunk may end before the string does, and before the range begins.
+                    if at + chunk.len() as u64 <= from {
+                        return true;
+                    }
+                    // Its part inside of the range.
+                    let skip = from.saturating_sub(at);
                     let start = (at + skip - from) as usize;
                     let part = &chunk[skip as usize..];
                     let len = part.len().min(out.len().saturating_sub(start));
