@@ -77,6 +77,12 @@ pub const DIFFERENCES: &[(&[&str], &str)] = &[
     ),
     (&["script|debug"], "There is no debugger: `YES` and `SYNC` are refused."),
     (&["shutdown"], "`SAVE` and `NOSAVE` are the same: what was written is in the binlog."),
+    (&["wait"], "A replica acknowledges what is in its own binlog, handed to its operating system."),
+    (
+        &["waitaof"],
+        "The first number is this server's own disk: what the connection wrote is made durable there and then, whatever `sync` says. \
+         Replicas count as for `WAIT`.",
+    ),
     (
         &["zrank", "zrevrank", "zcount", "zlexcount", "zremrangebyrank"],
         "Members between the rank or range and the nearer end are gone through, one by one.",
