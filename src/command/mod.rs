@@ -45,6 +45,7 @@ mod set;
 mod slowlog;
 mod sort;
 mod spec;
+mod stream;
 mod string;
 mod table;
 mod tracking;
@@ -72,6 +73,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
+    stream::STREAM,
     string::STRING,
     hash::HASH,
     set::SET,

@@ -26,6 +26,10 @@ pub enum Same {
     Time(Duration),
     /// Of the same type, null or not.
     Type,
+    /// What XPENDING lists: how long an entry has been idle may differ by less than [`SLACK`].
+    Idle,
+    /// The same but for the numbers that tell of Redis's radix trees.
+    Tree,
 }
 
 impl Same {
@@ -36,6 +40,8 @@ impl Same {
             | b"SPOP" => Same::Elements,
             b"HGETALL" => Same::Pairs,
             b"RANDOMKEY" => Same::Type,
+            b"XPENDING" => Same::Idle,
+            b"XINFO" => Same::Tree,
             b"TTL" | b"EXPIRETIME" => Same::Time(Duration::from_secs(1)),
             b"PTTL" | b"PEXPIRETIME" => Same::Time(Duration::from_millis(1)),
             _ => Same::Bytes,
@@ -50,6 +56,8 @@ impl Same {
             Same::Bytes => false,
             Same::Elements => elements(ours, 1) == elements(theirs, 1),
             Same::Pairs => elements(ours, 2) == elements(theirs, 2),
+            Same::Idle => without_idle(ours) == without_idle(theirs),
+            Same::Tree => without_tree(ours) == without_tree(theirs),
             Same::Type => ours.get(..2) == theirs.get(..2) || is_string(ours) && is_string(theirs),
             Same::Time(unit) => match (integer(ours), integer(theirs)) {
                 (Some(ours @ 0..), Some(theirs @ 0..)) => {
@@ -59,6 +67,31 @@ impl Same {
             },
         }
     }
+}
+
+/// The lines of XPENDING's list without the idle times, which are every second number: deliveries follow them. The summary has but one.
+fn without_idle(reply: &[u8]) -> Vec<&[u8]> {
+    let lines: Vec<&[u8]> = reply.split(|byte| *byte == b'\n').collect();
+    let numbers = lines.iter().filter(|line| line.starts_with(b":")).count();
+    let mut number = 0;
+    let keep = |line: &&[u8]| {
+        number += usize::from(line.starts_with(b":"));
+        !(numbers.is_multiple_of(2) && line.starts_with(b":") && number % 2 == 1)
+    };
+    lines.into_iter().filter(keep).collect()
+}
+
+/// The lines of XINFO STREAM but for those after the names of what counts nodes.
+fn without_tree(reply: &[u8]) -> Vec<&[u8]> {
+    let mut kept = Vec::new();
+    let mut lines = reply.split(|byte| *byte == b'\n');
+    while let Some(line) = lines.next() {
+        kept.push(line);
+        if line.starts_with(b"radix-tree-") {
+            lines.next();
+        }
+    }
+    kept
 }
 
 fn is_string(reply: &[u8]) -> bool {

@@ -6,6 +6,7 @@ mod common;
 mod all_commands;
 mod failover;
 mod full_sync;
+mod functions;
 mod info;
 mod partial_sync;
 mod refusals;

@@ -12,3 +12,4 @@ mod durability;
 mod latency;
 mod protocol;
 mod refused;
+mod scripting;
