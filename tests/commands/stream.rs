@@ -256,7 +256,7 @@ fn claiming() {
     );
 }
 
-const COMMANDS: usize = 12_000;
+const COMMANDS: usize = 6_000;
 const KEYS: [&str; 3] = ["s", "t", "{s}u"];
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -264,6 +264,9 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 struct Generator {
     rng: StdRng,
     now: u64,
+    /// Trims by nodes, and otherwise by ID. Not both: Redis keeps a node without entries when trimming by ID removed the last of
+    /// them, and a larger ID had been deleted from it.
+    by_nodes: bool,
 }
 
 impl Generator {
@@ -307,11 +310,16 @@ impl Generator {
         }
     }
 
+    fn pairs(&mut self) -> String {
+        let pairs = (0..=self.below(3)).map(|_| format!("{} {}", self.pick(&NAMES), self.value()));
+        pairs.collect::<Vec<_>>().join(" ")
+    }
+
     fn trim(&mut self) -> String {
         match self.below(5) {
             0 => format!("MAXLEN {}", self.below(20)),
-            1 => format!("MINID = {}", self.id()),
-            2 => format!("MAXLEN ~ {} LIMIT {}", self.below(20), self.below(30)),
+            _ if !self.by_nodes => format!("MINID = {}", self.id()),
+            1 => format!("MAXLEN ~ {} LIMIT {}", self.below(20), self.below(30)),
             _ => format!("MAXLEN ~ {}", self.below(20)),
         }
     }
@@ -328,9 +336,7 @@ impl Generator {
                     _ => format!("{}-*", self.now),
                 };
                 let trim = if self.below(4) == 0 { self.trim() } else { String::new() };
-                let pairs: Vec<String> =
-                    (0..=self.below(3)).map(|_| format!("{} {}", self.pick(&NAMES), self.value())).collect();
-                format!("XADD {key} {trim} {id} {}", pairs.join(" "))
+                format!("XADD {key} {trim} {id} {}", self.pairs())
             }
             16 | 17 => format!("XDEL {key} {id} {}", self.id()),
             18 | 19 => format!("XTRIM {key} {}", self.trim()),
@@ -374,25 +380,44 @@ impl Generator {
             52 | 53 => format!("XINFO GROUPS {key}"),
             54 | 55 => format!("XINFO STREAM {key}"),
             56 if self.below(3) == 0 => format!("DEL {key}"),
-            57 => format!("CONFIG SET stream-node-max-entries {}", self.below(5)),
-            58 => format!("CONFIG SET stream-node-max-bytes {}", self.below(8) * 60),
             _ => format!("XINFO STREAM {key}"),
         }
     }
 }
 
+fn words(line: String) -> Vec<Vec<u8>> {
+    line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn nodes_by_size() {
+    let mut duel = Duel::start();
+    let mut generator = Generator { rng: rng(), now: 10, by_nodes: true };
+    let mut commands = vec!["CONFIG SET stream-node-max-entries 0".to_owned()];
+    for number in 1..2000 {
+        if number % 100 == 1 {
+            commands.push(format!("CONFIG SET stream-node-max-bytes {}", 200 + generator.below(800)));
+        }
+        let pairs = generator.pairs();
+        commands.push(format!("XADD s MAXLEN ~ {} {number} {pairs}", generator.below(20)));
+        commands.push("XLEN s".into());
+    }
+    duel.stream(commands.into_iter().map(words).collect());
+}
+
 #[test]
 fn random() {
-    let mut generator = Generator { rng: rng(), now: 10 };
     let mut duel = Duel::start();
-    let command = |_| generator.command().split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
-    let commands: Vec<Vec<Vec<u8>>> = (0..COMMANDS).map(command).collect();
-    duel.stream(commands);
-    // What is on the disk is what was answered from.
-    duel.crash();
-    let questions = KEYS.iter().flat_map(|key| {
-        ["XRANGE @ - +", "XINFO STREAM @", "XINFO GROUPS @", "XPENDING @ a", "XPENDING @ b - + 1000"]
-            .map(|question| question.replace('@', key))
-    });
-    duel.stream(questions.map(|line| line.split(' ').map(|word| word.as_bytes().to_vec()).collect()).collect());
+    let mut generator = Generator { rng: rng(), now: 10, by_nodes: true };
+    for by_nodes in [true, false] {
+        generator.by_nodes = by_nodes;
+        duel.stream(vec![words("CONFIG SET stream-node-max-entries 3".into())]);
+        duel.stream((0..COMMANDS).map(|_| words(generator.command())).collect());
+        // What is on the disk is what was answered from.
+        duel.crash();
+        let questions = ["XRANGE @ - +", "XINFO STREAM @", "XINFO GROUPS @", "XPENDING @ a", "XPENDING @ b - + 1000"];
+        let of_key = |key: &&str| questions.map(|question| words(question.replace('@', key)));
+        duel.stream(KEYS.iter().flat_map(of_key).collect());
+        duel.stream(vec![words("FLUSHALL".into())]);
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! Redis keeps the entries of a stream in nodes, each a listpack of some entries that were added one after the other, and approximate
 //! trimming removes whole nodes. Ours have no nodes, but remember where they would be: an entry names the node it was added to, a
-//! number that rises by one with each node, and [`Tail`] knows what decides whether one more entry fits into the last one.
+//! number that rises by one with each node, and [`Tail`] knows what decides whether one more entry fits into the last one. Two things
+//! are not remembered: what the node before the last one was like, to which Redis goes on adding when the last one has become empty
+//! and there is room; and the last ID of a node once it is deleted, which for Redis still keeps the node from being below `MINID ~`.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
