@@ -132,7 +132,8 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 18);
     /// Its key positions depend on its arguments.
     pub const MOVABLE_KEYS: Flags = Flags(1 << 19);
-    /// Calls other commands, which are refused or not by themselves: may run where not all of them may.
+    /// Is no write, but may lead to one or reach other nodes: it publishes, counts a HyperLogLog, or calls other commands, which are refused
+    /// or not by themselves. Held back by CLIENT PAUSE WRITE, and not for read-only scripts.
     pub const MAY_REPLICATE: Flags = Flags(1 << 20);
 
     /// Both sets together.
