@@ -261,7 +261,7 @@ impl<'a> Pipeline<'a> {
         if let Err(error) = check(server, self.client, command, args) {
             return self.refuse(Some(command), &error);
         }
-        if self.is_held(command) {
+        if self.is_held(command, args) {
             self.commit();
             return Outcome::Held;
         }
@@ -288,18 +288,20 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Whether CLIENT PAUSE holds this command back.
-    fn is_held(&self, command: &Command) -> bool {
-        let writes = |spec: &Spec| spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE);
+    fn is_held(&self, command: &Command, args: &[Bytes]) -> bool {
+        let writes = |spec: &Spec, args: &[Bytes]| {
+            let flags = flags_of(self.server, spec, args);
+            flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE)
+        };
         match self.server.pause.kind() {
             PauseKind::None => false,
             PauseKind::All => true,
-            PauseKind::Write if is_exec(command.spec) => self
-                .client
-                .multi
-                .iter()
-                .flat_map(super::Multi::queue)
-                .any(|queued| self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec))),
-            PauseKind::Write => writes(command.spec),
+            PauseKind::Write if is_exec(command.spec) => {
+                self.client.multi.iter().flat_map(super::Multi::queue).any(|queued| {
+                    self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec, &queued.args))
+                })
+            }
+            PauseKind::Write => writes(command.spec, args),
         }
     }
 

@@ -29,6 +29,9 @@ fn scripts() {
         EVAL "return redis.call('script', 'flush')" 0
         EVAL "return redis.call('function', 'list')" 0
         EVAL "return redis.call('subscribe', 'a')" 0
+        EVAL "return redis.call('monitor')" 0
+        EVAL "return redis.call('publish', 'a', 'b')" 0
+        EVAL "redis.call('zadd', 'zs', 1, 'm') return redis.call('zscore', 'zs', 'm')" 0
         EVAL "return redis.call('client', 'id')" 0
         EVAL "return redis.call('hello', '3')" 0
         EVAL "return redis.call('auth', 'a')" 0
@@ -37,7 +40,6 @@ fn scripts() {
         EVAL "return redis.call('reset')" 0
         EVAL "return redis.call('save')" 0
         EVAL "return redis.call('shutdown')" 0
-        EVAL "return redis.call('monitor')" 0
         EVAL "return redis.call('blpop', 'nothing', 0)" 0
         EVAL "return redis.call('ping')" 0
         EVAL "return redis.call('echo', 'x')" 0
@@ -201,7 +203,6 @@ fn functions() {
         FCALL get 1 x
         FUNCTION LIST LIBRARYNAME ro
         FUNCTION DELETE one
-        FUNCTION DUMP
         FUNCTION DELETE one
         FCALL f 0
         FUNCTION RESTORE nonsense
