@@ -30,6 +30,7 @@ mod key_flags;
 mod keys;
 mod latency;
 mod list;
+pub mod manual;
 mod memory;
 mod monitor;
 pub mod numbers;

@@ -176,7 +176,7 @@ impl Wire {
 /// A haypile and a redis-server, and a connection to each.
 pub struct Duel {
     haypile: Node,
-    _redis: RedisServer,
+    redis: RedisServer,
     ours: Wire,
     theirs: Wire,
 }
@@ -186,7 +186,7 @@ impl Duel {
     pub fn start() -> Duel {
         let (haypile, redis) = (Node::start(), RedisServer::start());
         let (ours, theirs) = (Wire::to(haypile.port()), Wire::to(redis.port()));
-        Duel { haypile, _redis: redis, ours, theirs }
+        Duel { haypile, redis, ours, theirs }
     }
 
     /// Ours.
@@ -239,6 +239,36 @@ impl Duel {
             self.compare(&commands, depth);
         }
         self.protocol(2);
+    }
+
+    /// Compares the replies to a script, one at a time, and the keyspace notifications that it leads to, in their order.
+    #[track_caller]
+    pub fn events(&mut self, script: &str) {
+        self.compare(&lines(&["FLUSHALL", "CONFIG SET notify-keyspace-events AKEn"]), 1);
+        let mut listeners = [Wire::to(self.haypile.port()), Wire::to(self.redis.port())];
+        for listener in &mut listeners {
+            listener.send(b"PSUBSCRIBE *\r\n");
+            listener.reply();
+        }
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            self.compare(&lines(&[line]), 1);
+            // What comes before this message comes of the line.
+            self.compare(&lines(&["PUBLISH line done"]), 1);
+            let [ours, theirs] = listeners.each_mut().map(|listener| {
+                let mut messages = Vec::new();
+                while !messages.ends_with(b"line\r\n$4\r\ndone\r\n") {
+                    messages.extend(listener.reply());
+                }
+                messages
+            });
+            assert!(
+                ours == theirs,
+                "events of {line}\n  haypile: {}\n    redis: {}",
+                ours.escape_ascii(),
+                theirs.escape_ascii()
+            );
+        }
+        self.compare(&lines(&["CONFIG SET notify-keyspace-events ''"]), 1);
     }
 
     /// Compares the replies to some commands, in pipelines.

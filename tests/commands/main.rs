@@ -7,6 +7,7 @@ mod common;
 mod bitmap;
 mod duel;
 mod dump_format;
+mod events;
 mod geo;
 mod glob;
 mod hash;
