@@ -52,3 +52,16 @@ install_build_tools() {
 install_test_tools() {
     install_missing redis-tools redis-server
 }
+
+# The server to test: the binary that HAYPILE names, else one that is built; sets HAYPILE.
+build_server() {
+    [ -z "${HAYPILE:-}" ] || return 0
+    install_build_tools
+    cargo build --release
+    HAYPILE=$(realpath "${CARGO_TARGET_DIR:-target}/release/haypile")
+}
+
+# Whether nothing listens on a port of this machine.
+is_free() {
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}

@@ -65,18 +65,6 @@ fetch_suite() {
     mv "$apt/source/redis-$REDIS_VERSION" "$source_tree"
 }
 
-build_server() {
-    [ "$against" = haypile ] && [ -z "${HAYPILE:-}" ] || return 0
-    install_build_tools
-    cargo build --release
-    HAYPILE=$(realpath "${CARGO_TARGET_DIR:-target}/release/haypile")
-}
-
-# Whether nothing listens on a port of this machine.
-is_free() {
-    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
-}
-
 # A port that is free with the two that go with it. The residue of jobs keeps them apart.
 free_port() {
     local port
@@ -269,7 +257,7 @@ trap 'exit 1' TERM INT
 install_missing tcl
 [ "$against" = haypile ] || install_test_tools
 fetch_suite
-build_server
+[ "$against" = redis ] || build_server
 [ ${#units[@]} -gt 0 ] || mapfile -t units < <(entries units | awk '{ print $1 }')
 logs="$cache/last-$against"
 mkdir -p "$logs"

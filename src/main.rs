@@ -3,11 +3,13 @@
 //! Tools that work on a stopped server's files become subcommands beside the [`Serve`] arguments in [`Cli`].
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use haypile::command::manual;
 use haypile::config::{Config, SETTINGS};
 use haypile::daemon::{self, Detached, Event, Logging, OpenFilesError, PidFile, Signals};
 use haypile::server::Server;
@@ -52,9 +54,21 @@ Signals: SIGTERM and SIGINT stop the server cleanly, SIGHUP opens the log file a
 /// command line. `--help` lists them all, `-h` is short.
 #[derive(Parser)]
 #[command(name = "haypile", version, after_help = "See --help for examples and every setting.", after_long_help = long_help())]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     serve: Serve,
+
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+/// What to do instead of serving.
+#[derive(clap::Subcommand)]
+enum Tool {
+    /// Print docs/commands.md: all commands, and where they differ from Redis
+    #[command(hide = true)]
+    Commands,
 }
 
 /// What to serve, and how.
@@ -118,7 +132,11 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match serve(&cli.serve) {
+    let outcome = match cli.tool {
+        Some(Tool::Commands) => io::stdout().write_all(manual::markdown().as_bytes()).map_err(Into::into),
+        None => serve(&cli.serve),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("haypile: {}", error.to_string().trim_end().replace('\n', " "));

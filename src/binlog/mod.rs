@@ -30,6 +30,7 @@ pub use position::Position;
 pub use reader::{Chunk, ChunkReader, RecordStream, locate};
 pub use record::{
     Draft, EffectsIter, MAX_BODY_LEN, Participant, RECORD_HEADER_LEN, Record, RunDecoder, decode_body, put_effect,
+    put_varint, take_varint,
 };
 pub use recovery::{Recovered, TornTail, recover};
 pub use writer::{SyncHandle, Writer};

@@ -287,8 +287,8 @@ impl<'a> Iterator for RunDecoder<'a> {
     }
 }
 
-/// LEB128, as protobuf's varint.
-fn put_varint(out: &mut Vec<u8>, mut n: u64) {
+/// Adds a number as LEB128, as protobuf's varint.
+pub fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -296,7 +296,8 @@ fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+/// Takes what [`put_varint`] put off the front; `None` when it is not whole.
+pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut n = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;

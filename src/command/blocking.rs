@@ -15,6 +15,7 @@
 //!    its keys ready again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 use super::dispatch::{Pipeline, Scratch};
 use super::{CommandError, Flags, Group, Lookup, Spec, float};
+use crate::events::KeyEvents;
 use crate::keyspace::Undurable;
 use crate::net::{Client, ClientInfo, Reply};
 use crate::server::Server;
@@ -161,6 +163,33 @@ pub struct Waiter {
     over: Notify,
 }
 
+/// A command that waits, as its connection holds it: dropped, however that comes about, it waits no more.
+pub struct Wait {
+    events: Arc<KeyEvents>,
+    waiter: Arc<Waiter>,
+}
+
+impl Wait {
+    /// Of a command that was entered.
+    pub fn new(events: &Arc<KeyEvents>, waiter: Arc<Waiter>) -> Wait {
+        Wait { events: events.clone(), waiter }
+    }
+}
+
+impl Deref for Wait {
+    type Target = Arc<Waiter>;
+
+    fn deref(&self) -> &Arc<Waiter> {
+        &self.waiter
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.events.blocked.end(&self.waiter, End::Gone);
+    }
+}
+
 /// Where the session of a waiting command is.
 enum Place {
     /// With its connection, which is about to park it.
@@ -171,7 +200,7 @@ enum Place {
     Running(Notes),
     /// Here, for the connection to take.
     Ended(Box<Session>, End),
-    /// With its connection for good.
+    /// With its connection for good, or about to be dropped.
     Left,
 }
 
@@ -281,16 +310,16 @@ pub struct Blocked {
     serving: Mutex<()>,
 }
 
-/// The lines before a key, each in the order of coming.
-type Lines = [BTreeMap<u64, Arc<Waiter>>; Line::ALL.len()];
-
 #[derive(Default)]
 struct Waiters {
     last_number: u64,
     by_client: HashMap<u64, Arc<Waiter>>,
-    /// Those that wait for keys, by database and key, in their lines, the first first.
+    /// Those that wait for keys, by database and key.
     by_key: HashMap<(usize, Bytes), Lines>,
 }
+
+/// Those who wait for one key, the first first, in the order of [`Line::ALL`].
+type Lines = [BTreeMap<u64, Arc<Waiter>>; Line::ALL.len()];
 
 /// Keys that have changed and somebody waits for, in the order in which they did.
 #[derive(Default)]
@@ -347,7 +376,10 @@ impl Blocked {
     pub fn park(&self, server: &Server, waiter: &Arc<Waiter>, session: Box<Session>) {
         let again = {
             let mut place = waiter.place.lock();
-            let notes = if let Place::Coming(notes) = *place { notes } else { Notes::default() };
+            let notes = match *place {
+                Place::Coming(notes) => notes,
+                _ => Notes { again: false, end: Some(End::Gone) },
+            };
             self.count.fetch_add(1, Relaxed);
             waiter.client.set_blocked(true);
             match notes.end {
@@ -369,8 +401,15 @@ impl Blocked {
         }
     }
 
-    /// Strikes a command off whose wait has ended, and tells its connection.
+    /// Strikes a parked command off whose wait has ended, and tells its connection.
     fn over(&self, waiter: &Waiter) {
+        self.strike_off(waiter);
+        waiter.client.set_blocked(false);
+        self.count.fetch_sub(1, Relaxed);
+        waiter.over.notify_one();
+    }
+
+    fn strike_off(&self, waiter: &Waiter) {
         let mut waiters = self.waiters.lock();
         waiters.by_client.remove(&waiter.client.id);
         for key in &waiter.keys {
@@ -383,16 +422,19 @@ impl Blocked {
             }
         }
         self.keys.store(waiters.by_key.len(), Relaxed);
-        drop(waiters);
-        waiter.client.set_blocked(false);
-        self.count.fetch_sub(1, Relaxed);
-        waiter.over.notify_one();
     }
 
     /// Ends a wait, unless the command is served just now; false if it had ended.
     pub fn end(&self, waiter: &Waiter, end: End) -> bool {
         let mut place = waiter.place.lock();
         match &mut *place {
+            Place::Coming(_) if end == End::Gone => {
+                // It may never come.
+                *place = Place::Left;
+                drop(place);
+                self.strike_off(waiter);
+                true
+            }
             Place::Coming(notes) | Place::Running(notes) => {
                 if notes.end.is_none() || end == End::Gone {
                     notes.end = Some(end);

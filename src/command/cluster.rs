@@ -11,7 +11,7 @@ const BASE: Spec = Spec {
     arity: 2,
     flags: Flags::STALE.and(Flags::LOADING),
     keys: Keys::None,
-    group: Group::Server,
+    group: Group::Cluster,
     since: "3.0.0",
     complexity: "O(1)",
     summary: "Refused: this is no node of a cluster.",
@@ -27,7 +27,7 @@ pub static CLUSTER: &[Spec] = &[
     Spec { name: "asking", arity: 1, flags: Flags::FAST, ..BASE },
     Spec {
         summary: "Commands about Redis Cluster.",
-        ..Spec::container("cluster", Group::Server, "3.0.0", "", SUBCOMMANDS)
+        ..Spec::container("cluster", Group::Cluster, "3.0.0", "", SUBCOMMANDS)
     },
     Spec { name: "readonly", arity: 1, flags: ANY_TIME_FAST, ..BASE },
     Spec { name: "readwrite", arity: 1, flags: ANY_TIME_FAST, ..BASE },
@@ -36,7 +36,7 @@ pub static CLUSTER: &[Spec] = &[
 const ANY_TIME_FAST: Flags = Flags::FAST.and(Flags::STALE).and(Flags::LOADING);
 
 static SUBCOMMANDS: &[Spec] = &[
-    Spec::help(Group::Server, "5.0.0"),
+    Spec::help(Group::Cluster, "5.0.0"),
     Spec { name: "info", ..BASE },
     Spec {
         name: "keyslot",

@@ -6,7 +6,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
-    blocking::{End, ROLE_CHANGED, Retried, Session, Waiter},
+    blocking::{End, ROLE_CHANGED, Retried, Session, Wait},
     error::lossy,
     scripting,
 };
@@ -47,7 +47,7 @@ pub enum Outcome {
     /// Runs this one on the blocking pool with [`Pipeline::run_alone`], then goes on.
     Pool(PoolCall),
     /// Parks the session until this one is served.
-    Block(Arc<Waiter>),
+    Block(Wait),
     /// Runs this one again when CLIENT PAUSE is over.
     Held,
     /// Writes the replies and ends.
@@ -376,8 +376,11 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed && !self.lock(command, args) {
-            return self.refuse(Some(command), &busy(self.server));
+        while keyed && !self.lock(command, args) {
+            // That a script does not end is no reason to end a wait.
+            if self.retry == Retry::No {
+                return self.refuse(Some(command), &busy(self.server));
+            }
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -524,13 +527,14 @@ impl<'a> Pipeline<'a> {
             }
             Suspend::Until(block) => {
                 let blocked = &self.server.events.blocked;
-                let waiter = blocked.enter(self.client, command.spec, block, args);
+                let entered = blocked.enter(self.client, command.spec, block, args);
+                let wait = Wait::new(&self.server.events, entered);
                 // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
                 if !may_write(self.server, self.client, command.spec, args) {
-                    blocked.end(&waiter, End::Error(ROLE_CHANGED));
+                    blocked.end(&wait, End::Error(ROLE_CHANGED));
                 }
                 self.commit();
-                Outcome::Block(waiter)
+                Outcome::Block(wait)
             }
             Suspend::Conflict(_) => {
                 self.error("ERR the command touched a key that it did not name");
@@ -582,8 +586,6 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
-        }
-        if wrote {
             for (slot, index) in self.tx.committed() {
                 self.client.written.note((slot.db(), slot.number()), index);
             }

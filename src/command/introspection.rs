@@ -114,10 +114,8 @@ fn describe(ctx: &mut Ctx<'_, '_>, command: &Command) {
     reply.array(10);
     reply.bulk(command.full_name.as_bytes());
     reply.int(i64::from(spec.arity));
-    let mut flags: Vec<&str> = spec.flags.redis_names().collect();
-    if matches!(spec.keys, Keys::Find(_)) {
-        flags.push("movablekeys");
-    }
+    let found = if matches!(spec.keys, Keys::Find(_)) { Flags::MOVABLE_KEYS } else { Flags::NONE };
+    let flags: Vec<&str> = spec.flags.and(found).redis_names().collect();
     simple_set(reply, &flags);
     let (first, last, step) = match spec.keys {
         Keys::Range { first, last, step } => (first as i64, i64::from(last), step as i64),

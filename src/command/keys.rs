@@ -221,6 +221,7 @@ pub static KEYS: &[Spec] = &[
         arity: -4,
         flags: WRITE.and(Flags::DENYOOM),
         keys: Keys::ONE,
+        group: Group::Server,
         since: "3.0.0",
         complexity: "O(N), N being the size of the value.",
         summary: "RESTORE, as nodes of a Redis Cluster call it.",

@@ -30,6 +30,7 @@ mod key_flags;
 mod keys;
 mod latency;
 mod list;
+pub mod manual;
 mod memory;
 mod monitor;
 pub mod numbers;
@@ -44,6 +45,7 @@ mod set;
 mod slowlog;
 mod sort;
 mod spec;
+mod stream;
 mod string;
 mod table;
 mod tracking;
@@ -71,6 +73,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     cluster::CLUSTER,
     replication::REPLICATION,
     persistence::PERSISTENCE,
+    stream::STREAM,
     string::STRING,
     hash::HASH,
     set::SET,

@@ -132,7 +132,8 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 18);
     /// Its key positions depend on its arguments.
     pub const MOVABLE_KEYS: Flags = Flags(1 << 19);
-    /// Calls other commands, which are refused or not by themselves: may run where not all of them may.
+    /// Is no write, but may lead to one or reach other nodes: it publishes, counts a HyperLogLog, or calls other commands, which are refused
+    /// or not by themselves. Held back by CLIENT PAUSE WRITE, and not for read-only scripts.
     pub const MAY_REPLICATE: Flags = Flags(1 << 20);
 
     /// Both sets together.
@@ -271,11 +272,33 @@ pub enum Group {
     Scripting,
     /// The connection itself.
     Connection,
+    /// Redis Cluster.
+    Cluster,
     /// The server.
     Server,
 }
 
 impl Group {
+    /// All chapters, in the order of the manual.
+    pub const ALL: [Group; 16] = [
+        Group::String,
+        Group::Hash,
+        Group::List,
+        Group::Set,
+        Group::SortedSet,
+        Group::Stream,
+        Group::Bitmap,
+        Group::HyperLogLog,
+        Group::Geo,
+        Group::Generic,
+        Group::PubSub,
+        Group::Transactions,
+        Group::Scripting,
+        Group::Connection,
+        Group::Server,
+        Group::Cluster,
+    ];
+
     /// Its name in COMMAND DOCS.
     pub const fn name(self) -> &'static str {
         match self {
@@ -293,6 +316,7 @@ impl Group {
             Group::Transactions => "transactions",
             Group::Scripting => "scripting",
             Group::Connection => "connection",
+            Group::Cluster => "cluster",
             Group::Server => "server",
         }
     }
@@ -314,7 +338,7 @@ impl Group {
             Group::Transactions => Some("@transaction"),
             Group::Scripting => Some("@scripting"),
             Group::Connection => Some("@connection"),
-            Group::Server => None,
+            Group::Cluster | Group::Server => None,
         }
     }
 }

@@ -516,6 +516,7 @@ pub fn store(
 ) -> Result<(), CommandError> {
     let (db, now, len) = (ctx.db(), ctx.now, members.len());
     if len > 0 {
+        ctx.notify_if_new(db, key)?;
         ctx.tx.create(db, key, Kind::Zset, now)?;
         for change in zset::changes(members) {
             ctx.apply(Effect::Zset(key.clone(), change))?;

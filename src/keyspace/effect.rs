@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::Error;
-use super::types::{Handle, Outcome, blob, hash, list, set, zset};
+use super::types::{Handle, Outcome, blob, hash, list, set, stream, zset};
 use crate::binlog::put_effect;
 use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 
@@ -56,6 +56,7 @@ pub enum Effect {
     /// A change to a set.
     Members(Bytes, set::Change),
     Zset(Bytes, zset::Change),
+    Stream(Bytes, stream::Change),
     /// `CHUNK key version`: the string, or a missing one, stands in chunks from now on.
     Chunk {
         key: Bytes,
@@ -116,7 +117,8 @@ impl Effect {
             | Effect::Hash(key, _)
             | Effect::List(key, _)
             | Effect::Members(key, _)
-            | Effect::Zset(key, _) => Some(key),
+            | Effect::Zset(key, _)
+            | Effect::Stream(key, _) => Some(key),
             Effect::Libraries { .. } => Some(&LIBRARIES_KEY),
             Effect::Flush | Effect::SwapDb { .. } => None,
         }
@@ -151,6 +153,7 @@ impl Effect {
             Effect::Members(key, change) => change.encode(key, body),
             Effect::Zset(key, change) => change.encode(key, body),
             Effect::Libraries { payload } => put_effect(body, &[b"FUNCTIONS", payload]),
+            Effect::Stream(key, change) => change.encode(key, body),
             Effect::Flush => put_effect(body, &[b"FLUSHDB"]),
             Effect::SwapDb { a, b } => {
                 put_effect(body, &[b"SWAPDB", digits.format(*a).as_bytes(), itoa::Buffer::new().format(*b).as_bytes()]);
@@ -201,6 +204,7 @@ impl Effect {
             b'L' | b'R' => Some(Effect::List(key, list::Change::decode(name, rest)?)),
             b'S' => Some(Effect::Members(key, set::Change::decode(name, rest)?)),
             b'Z' => Some(Effect::Zset(key, zset::Change::decode(name, rest)?)),
+            b'X' => Some(Effect::Stream(key, stream::Change::decode(name, rest)?)),
             _ => None,
         }
     }
@@ -242,6 +246,7 @@ impl Effect {
             Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
             Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
             Effect::Libraries { payload } => state.put_libraries(payload.clone()),
+            Effect::Stream(key, change) => return change.apply(&mut open(state, key, Kind::Stream, now)?, state),
             Effect::Flush | Effect::SwapDb { .. } => {}
         }
         Ok(changed)
@@ -346,6 +351,7 @@ mod tests {
     use super::test_state::Map;
     use super::*;
     use crate::binlog::{Draft, Position, RunDecoder, decode_body};
+    use crate::rdb::StreamId;
     use proptest::prelude::*;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
@@ -378,6 +384,55 @@ mod tests {
         ]
     }
 
+    fn id() -> impl Strategy<Value = StreamId> {
+        any::<(u64, u64)>().prop_map(|(ms, seq)| StreamId { ms, seq })
+    }
+
+    fn ids() -> impl Strategy<Value = Vec<StreamId>> {
+        proptest::collection::vec(id(), 1..4)
+    }
+
+    /// Of what may be unknown: all ones stand for that.
+    fn known() -> impl Strategy<Value = Option<u64>> {
+        proptest::option::of(0..u64::MAX)
+    }
+
+    fn stream_change() -> impl Strategy<Value = stream::Change> {
+        use stream::{Change, Claim};
+        let claim = (id(), any::<u64>(), any::<u64>()).prop_map(|(id, time, count)| Claim { id, time, count });
+        prop_oneof![
+            (id(), any::<bool>(), proptest::collection::vec((bytes(), bytes()), 1..4)).prop_map(
+                |(id, opens_node, pairs)| {
+                    let elements = pairs.into_iter().flat_map(|(field, value)| [field, value]).collect();
+                    Change::Add { id, opens_node, elements }
+                }
+            ),
+            ids().prop_map(Change::Del),
+            id().prop_map(|through| Change::Trim { through }),
+            (id(), any::<u64>(), id()).prop_map(|(last_id, entries_added, max_deleted_id)| Change::SetId {
+                last_id,
+                entries_added,
+                max_deleted_id
+            }),
+            (bytes(), id(), known()).prop_map(|(name, last_id, entries_read)| Change::Group {
+                name,
+                last_id,
+                entries_read
+            }),
+            bytes().prop_map(Change::DestroyGroup),
+            (bytes(), bytes(), any::<u64>(), known()).prop_map(|(group, name, seen, active)| Change::Consumer {
+                group,
+                name,
+                seen,
+                active
+            }),
+            (bytes(), bytes()).prop_map(|(group, name)| Change::DelConsumer { group, name }),
+            (bytes(), bytes(), proptest::collection::vec(claim, 1..4))
+                .prop_map(|(group, consumer, claims)| Change::Claim { group, consumer, claims }),
+            (bytes(), ids()).prop_map(|(group, ids)| Change::Ack { group, ids }),
+        ]
+    }
+
     fn effect() -> impl Strategy<Value = Effect> {
         prop_oneof![
             (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, expire_at)| Effect::Set {
@@ -391,12 +446,13 @@ mod tests {
             (bytes(), bytes()).prop_map(|(key, suffix)| Effect::Append { key, suffix }),
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
-            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Effect::SwapDb { a, b }),
+            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),
             (bytes(), list_change()).prop_map(|(key, change)| Effect::List(key, change)),
+            (bytes(), stream_change()).prop_map(|(key, change)| Effect::Stream(key, change)),
             (bytes(), some()).prop_map(|(key, members)| Effect::Members(key, set::Change::Add(members))),
             (bytes(), some()).prop_map(|(key, members)| Effect::Members(key, set::Change::Remove(members))),
             (bytes(), proptest::collection::vec((proptest::num::f64::NORMAL, bytes()), 1..4))

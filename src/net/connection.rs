@@ -16,7 +16,7 @@ use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
 use crate::{
     command::{
         Outcome, Pipeline, PoolCall, Scratch,
-        blocking::{End, Session, Waiter},
+        blocking::{End, Session, Wait},
     },
     keyspace::Undurable,
     pubsub::PauseKind,
@@ -43,7 +43,7 @@ enum Pause {
     /// This command runs on the blocking pool.
     Pool(PoolCall),
     /// This command waits.
-    Block(Arc<Waiter>),
+    Block(Wait),
     /// The command in the arguments is held back by CLIENT PAUSE.
     Held,
     /// The connection ends.
@@ -91,8 +91,8 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
             let mut pause = execute(&server, &mut session, &mut input, &mut args, again);
             again = false;
             info.set_busy(false);
-            flush(&server, &stream, &info, &mut session.reply).await?;
             if let Pause::Pool(call) = pause {
+                flush(&server, &stream, &info, &mut session.reply).await?;
                 info.set_busy(true);
                 let server_for_pool = server.clone();
                 (session, args, pause) = task::spawn_blocking(move || {
@@ -102,15 +102,14 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                 .await
                 .map_err(io::Error::other)?;
                 info.set_busy(false);
-                flush(&server, &stream, &info, &mut session.reply).await?;
             }
-            if let Pause::Block(waiter) = &pause {
-                match wait(&server, &mut stream, &info, &mut input, session, waiter).await? {
+            if let Pause::Block(wait) = &pause {
+                match wait_for(&server, &mut stream, &info, &mut input, session, wait).await? {
                     Some(served) => session = served,
                     None => return stream.shutdown().await,
                 }
-                flush(&server, &stream, &info, &mut session.reply).await?;
             }
+            flush(&server, &stream, &info, &mut session.reply).await?;
             if matches!(pause, Pause::Held) {
                 if !hold(&server, &mut stream, &info, &mut input).await? {
                     return stream.shutdown().await;
@@ -127,33 +126,24 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     }
 }
 
-/// Ends a client's wait, however its connection ends.
-struct Waiting<'a> {
-    server: &'a Server,
-    waiter: &'a Waiter,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.server.events.blocked.end(self.waiter, End::Gone);
-    }
-}
-
 /// Waits until a command is served, its time has run out, or somebody ends its wait; its reply is in the session. `None` when the connection is
 /// to end. What the client sends meanwhile is read, so that its leaving is noticed, and not executed.
-async fn wait(
+async fn wait_for(
     server: &Server,
     stream: &mut TcpStream,
     info: &ClientInfo,
     input: &mut Input,
-    session: Box<Session>,
-    waiter: &Arc<Waiter>,
+    mut session: Box<Session>,
+    wait: &Wait,
 ) -> io::Result<Option<Box<Session>>> {
-    let _waiting = Waiting { server, waiter };
     let blocked = &server.events.blocked;
-    blocked.park(server, waiter, session);
+    let empty = Reply::new(session.reply.proto());
+    let mut before = std::mem::replace(&mut session.reply, empty);
+    // Before its replies are written: who waits behind it must not have to wait for a client that reads slowly.
+    blocked.park(server, wait, session);
+    flush(server, stream, info, &mut before).await?;
     let timeout = async {
-        match waiter.deadline {
+        match wait.deadline {
             Some(deadline) => time::sleep_until(deadline).await,
             None => std::future::pending().await,
         }
@@ -167,18 +157,18 @@ async fn wait(
         }
         tokio::select! {
             biased;
-            (mut session, end) = waiter.ended() => {
+            (mut session, end) = wait.ended() => {
                 if end == End::Gone {
                     return Ok(None);
                 }
-                waiter.answer(server, &mut session, end);
+                wait.answer(server, &mut session, end);
                 return Ok(Some(session));
             }
             () = &mut timeout, if !timed_out => {
                 timed_out = true;
-                blocked.end(waiter, End::Timeout);
+                blocked.end(wait, End::Timeout);
             }
-            () = time::sleep(waiter.poll.unwrap_or_default()), if waiter.poll.is_some() => blocked.poll(server, waiter),
+            () = time::sleep(wait.poll.unwrap_or_default()), if wait.poll.is_some() => blocked.poll(server, wait),
             () = info.woken() => {
                 if info.closing() != Closing::Open {
                     return Ok(None);
@@ -245,7 +235,7 @@ fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut
             Ok(true) => match pipeline.run(args) {
                 Outcome::Next => {}
                 Outcome::Pool(call) => break Pause::Pool(call),
-                Outcome::Block(waiter) => break Pause::Block(waiter),
+                Outcome::Block(wait) => break Pause::Block(wait),
                 Outcome::Held => break Pause::Held,
                 Outcome::Close => break Pause::Close,
             },
@@ -265,7 +255,7 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
     let outcome = pipeline.run_alone(call, args);
     pipeline.finish(args);
     match outcome {
-        Outcome::Block(waiter) => Pause::Block(waiter),
+        Outcome::Block(wait) => Pause::Block(wait),
         Outcome::Close => Pause::Close,
         // The pool is where a command is put off to, so it cannot be put off again; it was not held back before.
         Outcome::Next | Outcome::Pool(_) | Outcome::Held => Pause::Full,

@@ -148,6 +148,37 @@ fn backward_len(len: usize) -> ([u8; 5], usize) {
     (back, bytes)
 }
 
+/// Bytes that a string takes as an element.
+pub fn element_len(string: &[u8]) -> usize {
+    match canonical_integer(string) {
+        Some(number) => integer_len(number),
+        None => {
+            let head = match string.len() {
+                0..64 => 1,
+                64..4096 => 2,
+                _ => 5,
+            };
+            with_backward_len(head + string.len())
+        }
+    }
+}
+
+/// Bytes that an integer takes as an element.
+pub fn integer_len(number: i64) -> usize {
+    with_backward_len(match number {
+        0..=127 => 1,
+        -4096..=4095 => 2,
+        -0x8000..=0x7fff => 3,
+        -0x80_0000..=0x7f_ffff => 4,
+        -0x8000_0000..=0x7fff_ffff => 5,
+        _ => 9,
+    })
+}
+
+fn with_backward_len(len: usize) -> usize {
+    len + backward_len(len).1
+}
+
 /// Makes a listpack.
 #[derive(Debug)]
 pub struct Builder {
@@ -252,6 +283,7 @@ mod tests {
             let mut builder = Builder::default();
             strings.iter().for_each(|string| builder.push(string));
             let len = builder.len();
+            prop_assert_eq!(len, EMPTY_LEN + strings.iter().map(|string| element_len(string)).sum::<usize>());
             let listpack = builder.finish();
             prop_assert_eq!(listpack.len(), len);
             prop_assert_eq!(read(listpack).unwrap(), strings);

@@ -51,6 +51,7 @@ pub use decode::read_value;
 pub use encoding::{Encoding, NEWEST_VERSION};
 pub use error::Error;
 pub use layout::{Layout, Thresholds};
+pub use listpack::{EMPTY_LEN as EMPTY_LISTPACK_LEN, element_len, integer_len};
 pub use reader::{Reader, Source};
 pub use value::{
     HashField, MAX_FIELD_EXPIRY, Pending, Stream, StreamConsumer, StreamEntry, StreamGroup, StreamId, Value,

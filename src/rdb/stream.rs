@@ -35,23 +35,12 @@ const UNKNOWN_COUNT: u64 = u64::MAX;
 /// No node's listpack is made longer than this, unless one entry is.
 const MAX_NODE: usize = 1 << 30;
 
-const ID_LEN: usize = 16;
-
-fn id_bytes(id: StreamId) -> [u8; ID_LEN] {
-    (u128::from(id.ms) << 64 | u128::from(id.seq)).to_be_bytes()
-}
-
-fn id_of(bytes: [u8; ID_LEN]) -> StreamId {
-    let id = u128::from_be_bytes(bytes);
-    StreamId { ms: (id >> 64) as u64, seq: id as u64 }
-}
-
 /// Writes a stream as Redis 7.0 does ([`Encoding::Stream2`]).
 pub(super) fn write(writer: &mut Writer, stream: &Stream, thresholds: &Thresholds) {
     let nodes = nodes(&stream.entries, thresholds);
     writer.length(nodes.len() as u64);
     for node in nodes {
-        writer.string(&id_bytes(node.master.id));
+        writer.string(&node.master.id.to_bytes());
         writer.string(&node.finish());
     }
     writer.length(stream.entries.len() as u64);
@@ -75,7 +64,7 @@ fn write_group(writer: &mut Writer, group: &StreamGroup) {
     writer.length(group.pending.len() as u64);
     let mut owned = vec![Vec::new(); group.consumers.len()];
     for pending in &group.pending {
-        writer.raw(&id_bytes(pending.id));
+        writer.raw(&pending.id.to_bytes());
         writer.time(pending.delivery_time as i64);
         writer.length(pending.delivery_count);
         if let Some(owned) = owned.get_mut(pending.consumer) {
@@ -87,7 +76,7 @@ fn write_group(writer: &mut Writer, group: &StreamGroup) {
         writer.string(&consumer.name);
         writer.time(consumer.seen_time as i64);
         writer.length(owned.len() as u64);
-        owned.into_iter().for_each(|id| writer.raw(&id_bytes(id)));
+        owned.into_iter().for_each(|id| writer.raw(&id.to_bytes()));
     }
 }
 
@@ -185,7 +174,7 @@ pub(super) fn read<S: Source>(reader: &mut Reader<S>, encoding: Encoding) -> Res
         let master = reader.string()?;
         let master = master.as_ref().try_into().map_err(|_| Error::Corrupt("a stream's node without an ID"))?;
         let listpack = reader.string()?;
-        read_node(reader, id_of(master), listpack, &mut stream.entries)?;
+        read_node(reader, StreamId::from_bytes(master), listpack, &mut stream.entries)?;
     }
     if !stream.entries.is_sorted_by(|a, b| a.id < b.id) {
         return Err(Error::Corrupt("a stream's entries out of order"));
@@ -298,7 +287,7 @@ fn read_group<S: Source>(reader: &mut Reader<S>, stream: &Stream, encoding: Enco
     let mut pending = Vec::new();
     for _ in 0..reader.length()? {
         reader.charge(size_of::<Pending>() as u64)?;
-        let id = id_of(reader.array()?);
+        let id = StreamId::from_bytes(reader.array()?);
         let (delivery_time, delivery_count) = (read_time(reader)?, reader.length()?);
         pending.push(Pending { id, consumer: NOBODY, delivery_time, delivery_count });
     }
@@ -310,7 +299,7 @@ fn read_group<S: Source>(reader: &mut Reader<S>, stream: &Stream, encoding: Enco
     for consumer in 0..reader.length()? {
         consumers.push(read_consumer(reader, encoding)?);
         for _ in 0..reader.length()? {
-            let id = id_of(reader.array()?);
+            let id = StreamId::from_bytes(reader.array()?);
             let at = pending.binary_search_by_key(&id, |pending| pending.id);
             let owner =
                 &mut pending[at.map_err(|_| Error::Corrupt("a consumer's entry that is not pending"))?].consumer;

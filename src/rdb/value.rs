@@ -1,5 +1,7 @@
 //! Values of every type, whole in memory.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// A value. Collections hold one element at least, streams excepted; members and fields are distinct.
@@ -35,6 +37,47 @@ pub struct StreamId {
     /// Unix ms.
     pub ms: u64,
     pub seq: u64,
+}
+
+impl StreamId {
+    /// No entry has it.
+    pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    pub const MAX: StreamId = StreamId { ms: u64::MAX, seq: u64::MAX };
+
+    fn from_number(number: u128) -> StreamId {
+        StreamId { ms: (number >> 64) as u64, seq: number as u64 }
+    }
+
+    fn number(self) -> u128 {
+        u128::from(self.ms) << 64 | u128::from(self.seq)
+    }
+
+    /// Bytes in the order of the IDs.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.number().to_be_bytes()
+    }
+
+    /// The ID that [`StreamId::to_bytes`] gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
+        StreamId::from_number(u128::from_be_bytes(bytes))
+    }
+
+    /// The smallest larger ID.
+    pub fn next(self) -> Option<StreamId> {
+        self.number().checked_add(1).map(StreamId::from_number)
+    }
+
+    /// The largest smaller ID.
+    pub fn previous(self) -> Option<StreamId> {
+        self.number().checked_sub(1).map(StreamId::from_number)
+    }
+}
+
+/// As clients write it: `ms-seq`.
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
 }
 
 /// A stream with its consumer groups.

@@ -323,11 +323,15 @@ mod tests {
 
     #[test]
     fn a_circular_table_ends_in_an_error() {
-        let lua = Lua::new();
-        let value: Value = lua.load("local a = {}; a[1] = {a}; return a").eval().unwrap();
-        let mut out = Reply::new(2);
-        reply(&value, 2, &mut out).unwrap();
-        let text = String::from_utf8(out.as_slice().to_vec()).unwrap();
-        assert!(text.ends_with("*1\r\n-ERR reached lua stack limit\r\n"));
+        let convert = || {
+            let lua = Lua::new();
+            let value: Value = lua.load("local a = {}; a[1] = {a}; return a").eval().unwrap();
+            let mut out = Reply::new(2);
+            reply(&value, 2, &mut out).unwrap();
+            String::from_utf8(out.as_slice().to_vec()).unwrap()
+        };
+        // Scripts run on threads with more stack than a test has.
+        let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(convert).unwrap();
+        assert!(thread.join().unwrap().ends_with("*1\r\n-ERR reached lua stack limit\r\n"));
     }
 }

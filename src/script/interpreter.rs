@@ -229,8 +229,8 @@ impl Interpreter {
         self.libraries.retain(|id, library| {
             let alive = library.strong_count() > 0;
             if !alive {
-                // A leftover costs memory only.
-                let _ = self.functions.raw_remove(*id);
+                // A leftover costs memory only. Not `raw_remove`, which would move the functions of the libraries after it.
+                let _ = self.functions.raw_set(*id, Value::Nil);
             }
             alive
         });

@@ -7,22 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crc::{CRC_64_REDIS, Crc};
 
 use super::flags::line_end;
 use super::{Engine, ScriptFlags};
 use crate::net::resp::split_line;
+use crate::rdb::{self, Reader, Writer};
 
 /// Time that the code of a library may take when a client loads it.
 pub const LOAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Redis 7.0 RDB, opcode FUNCTION2: a library, as one string.
 const OPCODE_FUNCTION: u8 = 245;
-/// RDB version written behind a dump, and the newest one read (Redis 7.4); libraries look the same in all of them.
+/// RDB version written behind a dump.
 const RDB_VERSION: u16 = 10;
-const NEWEST_RDB_VERSION: u16 = 12;
-/// Bytes behind a dump: the RDB version and a CRC64.
-const FOOTER: usize = 10;
+/// Bytes of the code of a library that is restored, at most.
+const MAX_CODE: u64 = 512 << 20;
 
 const NAME_RULE: &str =
     "Library names can only contain letters, numbers, or underscores(_) and must be at least one character long";
@@ -172,27 +171,14 @@ impl Libraries {
 
     /// The payload of FUNCTION DUMP: each library as in an RDB file, then version and checksum.
     pub fn dump(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut writer = Writer::new(true);
         for library in self.iter() {
-            out.push(OPCODE_FUNCTION);
-            match library.code.len() {
-                len @ ..0x40 => out.push(len as u8),
-                len @ ..0x4000 => out.extend_from_slice(&(0x4000 | len as u16).to_be_bytes()),
-                len if u32::try_from(len).is_ok() => {
-                    out.push(0x80);
-                    out.extend_from_slice(&(len as u32).to_be_bytes());
-                }
-                len => {
-                    out.push(0x81);
-                    out.extend_from_slice(&(len as u64).to_be_bytes());
-                }
-            }
-            out.extend_from_slice(&library.code);
+            writer.byte(OPCODE_FUNCTION);
+            writer.string(&library.code);
         }
-        out.extend_from_slice(&RDB_VERSION.to_le_bytes());
-        let checksum = checksum(&out);
-        out.extend_from_slice(&checksum.to_le_bytes());
-        out
+        let mut payload = writer.finish();
+        rdb::seal(&mut payload, RDB_VERSION);
+        payload
     }
 
     /// The libraries of a dump that this node, or its master, made. Those that `known` has need not be loaded again. One that cannot be
@@ -239,100 +225,20 @@ impl Libraries {
     }
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
-    Crc::<u64>::new(&CRC_64_REDIS).checksum(bytes)
-}
-
 /// The libraries' codes in a dump.
 fn codes(dump: &[u8]) -> Result<Vec<Bytes>, String> {
-    let wrong = || "DUMP payload version or checksum are wrong".to_owned();
-    let (mut rest, footer) = dump.len().checked_sub(FOOTER).map(|at| dump.split_at(at)).ok_or_else(wrong)?;
-    let (signed, sum) = dump.split_at(dump.len() - size_of::<u64>());
-    let version = footer.first_chunk().map_or(u16::MAX, |bytes| u16::from_le_bytes(*bytes));
-    if version > NEWEST_RDB_VERSION || sum != checksum(signed).to_le_bytes() {
-        return Err(wrong());
-    }
+    let body = rdb::unseal(dump, true).map_err(|_| "DUMP payload version or checksum are wrong")?;
+    let mut rest = Bytes::copy_from_slice(body);
     let mut codes = Vec::new();
-    while let Some((opcode, tail)) = rest.split_first() {
-        if *opcode != OPCODE_FUNCTION {
+    while !rest.is_empty() {
+        let mut reader = Reader::new(rest, MAX_CODE);
+        if reader.byte().ok() != Some(OPCODE_FUNCTION) {
             return Err("given type is not a function".into());
         }
-        let (code, tail) = string(tail).ok_or("Failed loading library payload")?;
-        codes.push(code);
-        rest = tail;
+        codes.push(reader.string().map_err(|_| "Failed loading library payload")?);
+        rest = reader.into_source();
     }
     Ok(codes)
-}
-
-/// A length of the RDB format, or the kind of a special string; and what follows.
-fn length(bytes: &[u8]) -> Option<(Result<usize, u8>, &[u8])> {
-    let (first, rest) = bytes.split_first()?;
-    Some(match first >> 6 {
-        0 => (Ok(usize::from(*first)), rest),
-        1 => {
-            let (low, rest) = rest.split_first()?;
-            (Ok(usize::from(first & 0x3f) << 8 | usize::from(*low)), rest)
-        }
-        2 if *first == 0x80 => {
-            let (len, rest) = rest.split_first_chunk()?;
-            (Ok(u32::from_be_bytes(*len) as usize), rest)
-        }
-        2 if *first == 0x81 => {
-            let (len, rest) = rest.split_first_chunk()?;
-            (Ok(usize::try_from(u64::from_be_bytes(*len)).ok()?), rest)
-        }
-        3 => (Err(first & 0x3f), rest),
-        _ => return None,
-    })
-}
-
-/// A string of the RDB format, plain or compressed (no library is short enough to be a number).
-fn string(bytes: &[u8]) -> Option<(Bytes, &[u8])> {
-    const COMPRESSED: u8 = 3;
-    match length(bytes)? {
-        (Ok(len), rest) => {
-            let (text, rest) = rest.split_at_checked(len)?;
-            Some((Bytes::copy_from_slice(text), rest))
-        }
-        (Err(COMPRESSED), rest) => {
-            let (Ok(packed_len), rest) = length(rest)? else { return None };
-            let (Ok(len), rest) = length(rest)? else { return None };
-            let (packed, rest) = rest.split_at_checked(packed_len)?;
-            Some((decompress(packed, len)?.into(), rest))
-        }
-        _ => None,
-    }
-}
-
-/// Undoes LZF: runs of literal bytes, and references of a distance back and a length.
-fn decompress(mut packed: &[u8], len: usize) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    while let Some((&control, rest)) = packed.split_first() {
-        if control < 0x20 {
-            let (literal, rest) = rest.split_at_checked(usize::from(control) + 1)?;
-            out.extend_from_slice(literal);
-            packed = rest;
-            continue;
-        }
-        let mut count = usize::from(control >> 5);
-        let mut rest = rest;
-        if count == 7 {
-            let (more, tail) = rest.split_first()?;
-            count += usize::from(*more);
-            rest = tail;
-        }
-        let (low, rest) = rest.split_first()?;
-        let distance = (usize::from(control & 0x1f) << 8 | usize::from(*low)) + 1;
-        let from = out.len().checked_sub(distance)?;
-        for at in from..from + count + 2 {
-            out.push(*out.get(at)?);
-        }
-        packed = rest;
-        if out.len() > len {
-            return None;
-        }
-    }
-    (out.len() == len).then_some(out)
 }
 
 /// Whether a library or a function may be called so.

@@ -161,7 +161,7 @@ local function unpack(...)
             error("too many results to unpack", 2)
         end
         local references = 0
-        for k = floor(from), to - from >= options.values and floor(to) or 0 do
+        for k = floor(from), to - from >= options.values and floor(to) or from - 1 do
             local kind = type(t[k])
             if kind ~= "number" and kind ~= "nil" and kind ~= "boolean" then
                 references = references + 1

@@ -123,6 +123,9 @@ fn a_call_takes_as_many_arguments_as_lua_does() {
     }
     let code = "local a = {} for i = 1, 7999 do a[i] = 'x' end return redis.call('count', unpack(a))";
     assert_eq!(eval(code), "-ERR user_script:1: too many results to unpack at user_script:1.\r\n");
+    // A short range far from 1 is not gone through number by number.
+    let code = "return select('#', unpack({}, -2147483648, -2147483646))";
+    assert_eq!(eval(code), ":3\r\n");
 }
 
 #[test]
@@ -531,6 +534,22 @@ fn the_loading_api_ends_with_the_load() {
     assert!(call(&libraries, &engine, "f1").contains("Attempt to modify a readonly table"));
     assert!(call(&libraries, &engine, "f2").contains("can only be called on FUNCTION LOAD command"));
     assert!(call(&libraries, &engine, "f3").contains("Attempt to modify a readonly table"));
+}
+
+#[test]
+fn libraries_that_go_leave_the_others_as_they_are() {
+    let (engine, mut libraries) = (Engine::default(), Libraries::default());
+    let library =
+        |name: &str| format!("#!lua name={name}\nredis.register_function('{name}', function() return '{name}' end)");
+    for name in ["a", "b", "c", "d"] {
+        load(&mut libraries, &engine, &library(name), false).unwrap();
+    }
+    libraries.delete(b"a").unwrap();
+    libraries.delete(b"c").unwrap();
+    load(&mut libraries, &engine, &library("e"), false).unwrap();
+    for name in ["b", "d", "e"] {
+        assert_eq!(call(&libraries, &engine, name), format!("$1\r\n{name}\r\n"));
+    }
 }
 
 #[test]

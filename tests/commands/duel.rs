@@ -26,6 +26,10 @@ pub enum Same {
     Time(Duration),
     /// Of the same type, null or not.
     Type,
+    /// What XPENDING lists: how long an entry has been idle may differ by less than [`SLACK`].
+    Idle,
+    /// The same but for the numbers that tell of Redis's radix trees.
+    Tree,
 }
 
 impl Same {
@@ -36,6 +40,8 @@ impl Same {
             | b"SPOP" => Same::Elements,
             b"HGETALL" => Same::Pairs,
             b"RANDOMKEY" => Same::Type,
+            b"XPENDING" => Same::Idle,
+            b"XINFO" => Same::Tree,
             b"TTL" | b"EXPIRETIME" => Same::Time(Duration::from_secs(1)),
             b"PTTL" | b"PEXPIRETIME" => Same::Time(Duration::from_millis(1)),
             _ => Same::Bytes,
@@ -50,6 +56,8 @@ impl Same {
             Same::Bytes => false,
             Same::Elements => elements(ours, 1) == elements(theirs, 1),
             Same::Pairs => elements(ours, 2) == elements(theirs, 2),
+            Same::Idle => without_idle(ours) == without_idle(theirs),
+            Same::Tree => without_tree(ours) == without_tree(theirs),
             Same::Type => ours.get(..2) == theirs.get(..2) || is_string(ours) && is_string(theirs),
             Same::Time(unit) => match (integer(ours), integer(theirs)) {
                 (Some(ours @ 0..), Some(theirs @ 0..)) => {
@@ -59,6 +67,31 @@ impl Same {
             },
         }
     }
+}
+
+/// The lines of XPENDING's list without the idle times, which are every second number: deliveries follow them. The summary has but one.
+fn without_idle(reply: &[u8]) -> Vec<&[u8]> {
+    let lines: Vec<&[u8]> = reply.split(|byte| *byte == b'\n').collect();
+    let numbers = lines.iter().filter(|line| line.starts_with(b":")).count();
+    let mut number = 0;
+    let keep = |line: &&[u8]| {
+        number += usize::from(line.starts_with(b":"));
+        !(numbers.is_multiple_of(2) && line.starts_with(b":") && number % 2 == 1)
+    };
+    lines.into_iter().filter(keep).collect()
+}
+
+/// The lines of XINFO STREAM but for those after the names of what counts nodes.
+fn without_tree(reply: &[u8]) -> Vec<&[u8]> {
+    let mut kept = Vec::new();
+    let mut lines = reply.split(|byte| *byte == b'\n');
+    while let Some(line) = lines.next() {
+        kept.push(line);
+        if line.starts_with(b"radix-tree-") {
+            lines.next();
+        }
+    }
+    kept
 }
 
 fn is_string(reply: &[u8]) -> bool {
@@ -143,7 +176,7 @@ impl Wire {
 /// A haypile and a redis-server, and a connection to each.
 pub struct Duel {
     haypile: Node,
-    _redis: RedisServer,
+    redis: RedisServer,
     ours: Wire,
     theirs: Wire,
 }
@@ -153,7 +186,7 @@ impl Duel {
     pub fn start() -> Duel {
         let (haypile, redis) = (Node::start(), RedisServer::start());
         let (ours, theirs) = (Wire::to(haypile.port()), Wire::to(redis.port()));
-        Duel { haypile, _redis: redis, ours, theirs }
+        Duel { haypile, redis, ours, theirs }
     }
 
     /// Ours.
@@ -206,6 +239,36 @@ impl Duel {
             self.compare(&commands, depth);
         }
         self.protocol(2);
+    }
+
+    /// Compares the replies to a script, one at a time, and the keyspace notifications that it leads to, in their order.
+    #[track_caller]
+    pub fn events(&mut self, script: &str) {
+        self.compare(&lines(&["FLUSHALL", "CONFIG SET notify-keyspace-events AKEn"]), 1);
+        let mut listeners = [Wire::to(self.haypile.port()), Wire::to(self.redis.port())];
+        for listener in &mut listeners {
+            listener.send(b"PSUBSCRIBE *\r\n");
+            listener.reply();
+        }
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            self.compare(&lines(&[line]), 1);
+            // What comes before this message comes of the line.
+            self.compare(&lines(&["PUBLISH line done"]), 1);
+            let [ours, theirs] = listeners.each_mut().map(|listener| {
+                let mut messages = Vec::new();
+                while !messages.ends_with(b"line\r\n$4\r\ndone\r\n") {
+                    messages.extend(listener.reply());
+                }
+                messages
+            });
+            assert!(
+                ours == theirs,
+                "events of {line}\n  haypile: {}\n    redis: {}",
+                ours.escape_ascii(),
+                theirs.escape_ascii()
+            );
+        }
+        self.compare(&lines(&["CONFIG SET notify-keyspace-events ''"]), 1);
     }
 
     /// Compares the replies to some commands, in pipelines.

@@ -302,7 +302,7 @@ fn a_replica_holds_what_every_command_wrote() {
 #[test]
 fn also_after_crashes_of_either() {
     run(OPERATIONS / 4, |done, master, replica| {
-        if done / ROUND % 2 == 0 {
+        if (done / ROUND).is_multiple_of(2) {
             master.crash();
         }
         replica.crash();

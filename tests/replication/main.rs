@@ -4,8 +4,10 @@
 mod common;
 
 mod all_commands;
+mod databases;
 mod failover;
 mod full_sync;
+mod functions;
 mod info;
 mod partial_sync;
 mod refusals;

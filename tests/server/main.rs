@@ -5,6 +5,7 @@
 mod common;
 
 mod admin;
+mod blocking;
 mod daemon;
 mod data;
 mod durability;
@@ -12,3 +13,4 @@ mod latency;
 mod protocol;
 mod push;
 mod refused;
+mod scripting;

@@ -264,6 +264,7 @@ fn bitop(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         })
     })?;
     if longest > 0 {
+        ctx.notify_if_new(ctx.db(), destination)?;
         binding::replace(ctx, destination, longest, parts)?;
         ctx.notify(EventClass::String, "set", destination);
     } else if ctx.peek(destination)?.is_some() {
@@ -294,6 +295,7 @@ fn bitfield(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
         Ok((answers, string.into_patches()))
     })?;
     reply_numbers(ctx, &answers);
+    ctx.notify_if_new(ctx.db(), key)?;
     // Not for bytes that were made for a step that then failed.
     let written = steps.iter().zip(&answers).any(|(step, answer)| writes(&step) && answer.is_some());
     if written && !patches.is_empty() {

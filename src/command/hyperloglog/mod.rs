@@ -129,6 +129,7 @@ fn pfadd(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
             if changed {
                 sketch.store_cardinality()?;
             }
+            ctx.notify_if_new(db, key)?;
             ctx.tx.set(db, key, sketch.into_bytes(), None, ctx.now)?;
         }
         Some(old) if changed => {
@@ -191,6 +192,7 @@ fn pfmerge(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     sketch.raise_to(&union, ctx.server.config.hll_sparse_max_bytes())?;
     sketch.mark_stale();
     let db = ctx.db();
+    ctx.notify_if_new(db, destination)?;
     match old {
         Some(old) => replace(ctx, destination, &old.value, sketch.into_bytes(), old.expire_at)?,
         None => ctx.tx.set(db, destination, sketch.into_bytes(), None, ctx.now)?,

@@ -189,6 +189,7 @@ fn store(ctx: &mut Ctx<'_, '_>, args: &[Bytes], operation: Operation, event: &'s
             ctx.notify(EventClass::Generic, "del", destination);
         }
     } else {
+        ctx.notify_if_new(db, destination)?;
         ctx.tx.create(db, destination, Kind::Set, ctx.now)?;
         for effect in refill::set(destination, members) {
             ctx.apply(effect)?;

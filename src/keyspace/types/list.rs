@@ -12,9 +12,6 @@ use crate::keyspace::effect::{Read, State};
 
 const MIDDLE: u64 = 1 << 63;
 
-/// Elements that [`changes`] puts into one change.
-const PUSHED_AT_ONCE: usize = 4096;
-
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -143,12 +140,6 @@ impl Change {
         list.save(state);
         Ok(Outcome::of(count))
     }
-}
-
-/// What fills a new list with these elements.
-pub fn changes(elements: Vec<Bytes>) -> Vec<Change> {
-    let chunks = elements.chunks(PUSHED_AT_ONCE);
-    chunks.map(|chunk| Change::Push { left: false, elements: chunk.to_vec() }).collect()
 }
 
 /// Moves the shorter side one place outwards and puts the element into the gap.
@@ -417,17 +408,5 @@ mod tests {
         {
             assert!(!apply(&mut state, &nothing).unwrap().changed);
         }
-    }
-
-    #[test]
-    fn changes_fill_a_list() {
-        let elements: Vec<Bytes> = (0..PUSHED_AT_ONCE + 1).map(|n| Bytes::from(n.to_string())).collect();
-        let mut state = Map::default();
-        let changes = changes(elements.clone());
-        assert_eq!(changes.len(), 2);
-        changes.iter().for_each(|change| {
-            apply(&mut state, change).unwrap();
-        });
-        assert_eq!(contents(&mut state), elements);
     }
 }

@@ -10,6 +10,7 @@ pub mod list;
 pub mod ordered;
 pub mod refill;
 pub mod set;
+pub mod stream;
 pub mod zset;
 
 use bytes::Bytes;
@@ -101,9 +102,10 @@ impl Handle {
         state.elements(space, &range, &mut |key, value| f(key.get(skip..).unwrap_or_default(), value))
     }
 
-    /// Writes the entry back after a change; an empty collection is no more.
+    /// Writes the entry back after a change; an empty collection, unless it is a stream, is no more.
     pub fn save(&self, state: &mut dyn State) {
-        let entry = (!self.is_empty()).then(|| Entry::collection(self.kind, &self.collection, self.expire_at));
+        let exists = !self.is_empty() || self.kind == Kind::Stream;
+        let entry = exists.then(|| Entry::collection(self.kind, &self.collection, self.expire_at));
         state.put(self.key.clone(), entry);
     }
 }
@@ -127,6 +129,7 @@ pub fn digest(state: &mut dyn Read, handle: &Handle, add: &mut dyn FnMut(&[u8]))
         Kind::List => {
             list::each(state, handle, 0, handle.len(), false, &mut |index, element| pair(&index.to_be_bytes(), element))
         }
+        Kind::Stream => stream::digest(state, handle, add),
         _ => handle.each(state, Space::Data, &[], None, false, &mut pair),
     }
 }

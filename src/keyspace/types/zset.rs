@@ -419,4 +419,40 @@ mod tests {
             prop_assert_eq!(from_sortable(sortable(a)), a);
         }
     }
+
+    #[test]
+    fn bounds_are_suffixes() {
+        let range = |min, max| Scores { min, max }.suffixes();
+        let at = |score: f64| sortable(score).to_be_bytes();
+        let after = |score: f64| (sortable(score) + 1).to_be_bytes();
+        assert_eq!(range(Bound::Included(1.0), Bound::Included(2.0)), (at(1.0), after(2.0)));
+        assert_eq!(range(Bound::Excluded(-1.0), Bound::Excluded(2.0)), (after(-1.0), at(2.0)));
+        assert!(range(Bound::Unbounded, Bound::Unbounded).0 < at(f64::NEG_INFINITY));
+        assert!(range(Bound::Unbounded, Bound::Unbounded).1 > at(f64::INFINITY));
+        let everything = Scores { min: Bound::Included(f64::NEG_INFINITY), max: Bound::Unbounded };
+        assert!(everything.is_everything());
+        assert!(!Scores { min: Bound::Excluded(f64::NEG_INFINITY), ..everything }.is_everything());
+    }
+
+    #[test]
+    fn logged_scores_are_short() {
+        for (score, text) in [(1.5, "1.5"), (1e300, "1e300"), (-5e-324, "-5e-324"), (f64::INFINITY, "inf")] {
+            assert_eq!(decimal(score), text);
+            assert_eq!(text.parse::<f64>(), Ok(score));
+        }
+    }
+
+    #[test]
+    fn many_members_are_several_changes() {
+        let members: Vec<(Bytes, f64)> = (0..CHUNK * 2 + 1).map(|n| (n.to_string().into(), n as f64)).collect();
+        let sizes: Vec<usize> = changes(members)
+            .iter()
+            .map(|change| match change {
+                Change::Add(pairs) => pairs.len(),
+                Change::Remove(_) => 0,
+            })
+            .collect();
+        assert_eq!(sizes, [CHUNK, CHUNK, 1]);
+        assert!(changes(Vec::new()).is_empty());
+    }
 }
