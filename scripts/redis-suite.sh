@@ -119,11 +119,16 @@ run_unit() (
     fi
     # --durable: an error reply that a test did not expect fails that test alone instead of ending the run.
     cd "$source_tree"
-    TERM=dumb timeout --kill-after=5 "$UNIT_LIMIT" ./runtest --host 127.0.0.1 --port "$port" --durable \
-        --baseport $((27032 + job * 100)) --timeout "$TEST_LIMIT" "${skips[@]}" --single "$unit" >"$logs/$name.log" 2>&1 &
-    suite=$!
-    wait "$suite" && code=0 || code=$?
-    suite=
+    # The suite listens on a port of its own, and gives up when somebody has it already.
+    for _ in 1 2 3 4 5; do
+        TERM=dumb timeout --kill-after=5 "$UNIT_LIMIT" ./runtest --host 127.0.0.1 --port "$port" --durable \
+            --baseport $((12032 + (RANDOM % 24) * 200 + job * 100)) --timeout "$TEST_LIMIT" "${skips[@]}" \
+            --single "$unit" >"$logs/$name.log" 2>&1 &
+        suite=$!
+        wait "$suite" && code=0 || code=$?
+        suite=
+        grep -q 'address already in use' "$logs/$name.log" || break
+    done
     [ "$code" -ne 124 ] || state="took longer than $UNIT_LIMIT s"
     if grep -q '^\[exception\]\|^\[TIMEOUT\]' "$logs/$name.log"; then
         state=$(grep -m1 -A3 '^\[exception\]\|^\[TIMEOUT\]' "$logs/$name.log" | tr '\n' ' ' | cut -c -300)
