@@ -46,9 +46,9 @@ impl KeyEvents {
 }
 
 impl KeyObserver for KeyEvents {
-    fn changed(&self, db: usize, key: &Bytes, _entry: Option<&Entry>, by: u64) {
+    fn changed(&self, db: usize, key: &Bytes, entry: Option<&Entry>, by: u64) {
         self.tracking.changed(key, by);
-        self.watch.changed(db, key);
+        self.watch.changed(db, key, entry);
         self.blocked.changed(db, key);
     }
 

@@ -228,7 +228,7 @@ impl Server {
 
     /// Whether the log of a database is this node's to write: it is no master's copy.
     pub fn writes_log_of(&self, db: usize) -> bool {
-        !self.replication.is_slave() || self.replication.is_detached(db)
+        !self.replication.is_slave() || self.replication.is_detached(self.keyspace.db(db).index())
     }
 
     /// Enters an event into LATENCY if it took long.

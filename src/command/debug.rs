@@ -14,6 +14,7 @@ use super::{
     numbers,
 };
 use crate::config::DebugAccess;
+use crate::keyspace::types::{self, Handle};
 
 const NOT_ALLOWED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
                            you can run it from a local connection, otherwise you need to set this option in the \
@@ -175,9 +176,16 @@ fn digest(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 fn digest_value(ctx: &mut Ctx<'_, '_>, keys: &[Bytes]) -> Result<(), CommandError> {
     ctx.reply.array(keys.len());
     for key in keys {
-        let digest =
-            ctx.peek(key)?.map(|entry| Sha1::new().chain_update([entry.kind as u8]).chain_update(&entry.value));
-        ctx.reply.simple(&digest.map_or("0".repeat(40), |hash| hex(hash.finalize().as_slice())));
+        let Some(entry) = ctx.peek(key)? else {
+            ctx.reply.simple(&"0".repeat(40));
+            continue;
+        };
+        let mut hash = Sha1::new().chain_update([entry.kind as u8]);
+        match Handle::of(key, &entry) {
+            Some(handle) => types::digest(&mut ctx.reader(key), &handle, &mut |bytes| hash.update(bytes))?,
+            None => hash.update(&entry.value),
+        }
+        ctx.reply.simple(&hex(hash.finalize().as_slice()));
     }
     Ok(())
 }

@@ -298,7 +298,8 @@ impl<'a> Pipeline<'a> {
             PauseKind::All => true,
             PauseKind::Write if is_exec(command.spec) => {
                 self.client.multi.iter().flat_map(super::Multi::queue).any(|queued| {
-                    self.server.commands.get(queued.command).is_some_and(|command| writes(command.spec, &queued.args))
+                    let command = self.server.commands.get(queued.command);
+                    command.is_some_and(|command| writes(command.spec, &queued.args))
                 })
             }
             PauseKind::Write => writes(command.spec, args),
@@ -585,8 +586,6 @@ impl<'a> Pipeline<'a> {
             self.calls.add(passed);
             self.calls.last_write = self.calls.last_write.map(|own| own + passed);
             self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
-        }
-        if wrote {
             for (slot, index) in self.tx.committed() {
                 self.client.written.note((slot.db(), slot.number()), index);
             }

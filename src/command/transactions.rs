@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::dispatch::{call_within, keys_of, reply_error};
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, Within};
 use crate::events::KeyEvents;
-use crate::keyspace::LockPlan;
+use crate::keyspace::{Entry, LockPlan};
 use crate::server::Server;
 
 const CONTROL: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST).and(Flags::IN_MULTI);
@@ -231,7 +231,7 @@ impl Watched {
         if !self.keys.iter().any(|known| known.db == db && known.key == key) {
             let replaced = Arc::default();
             self.client = client;
-            let watcher = Watcher { client, touched: self.touched.clone(), replaced: Arc::clone(&replaced) };
+            let watcher = Watcher { client, live, touched: self.touched.clone(), replaced: Arc::clone(&replaced) };
             events.watch.add(db, key, watcher);
             self.keys.push(WatchedKey { db, key: key.clone(), live, replaced });
             self.events.get_or_insert_with(|| events.clone());
@@ -278,6 +278,8 @@ pub struct WatchTable {
 
 struct Watcher {
     client: u64,
+    /// Whether the key was live when WATCH was given.
+    live: bool,
     /// Of the client.
     touched: Arc<AtomicBool>,
     /// Of the key.
@@ -311,11 +313,13 @@ impl WatchTable {
     }
 
     /// A key has changed; its stripe is held.
-    pub fn changed(&self, db: usize, key: &Bytes) {
+    pub fn changed(&self, db: usize, key: &Bytes, entry: Option<&Entry>) {
         if self.keys() > 0
             && let Some(watchers) = self.watchers.lock().get(&(db, key.clone()))
         {
-            watchers.iter().for_each(|watcher| watcher.touched.store(true, Relaxed));
+            // That a key goes which had expired before it was watched is no change.
+            let concerned = watchers.iter().filter(|watcher| watcher.live || entry.is_some());
+            concerned.for_each(|watcher| watcher.touched.store(true, Relaxed));
         }
     }
 

@@ -39,17 +39,8 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// All families, which are flushed together.
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
-const LIBRARIES_KEY: &[u8] = b"libraries";
 const DATABASES_KEY: &[u8] = b"databases";
-
-/// What a slot holds besides its data, and FLUSHDB leaves: only the first slot of the first database holds any.
-#[derive(Clone, Debug, Default)]
-pub struct Kept {
-    /// The libraries of functions; empty = none.
-    pub libraries: Bytes,
-    /// See [`Engine::databases`].
-    pub databases: Option<Bytes>,
-}
+const LIBRARIES_KEY: &[u8] = b"libraries";
 
 /// Which record the engine contains up to, and when that was executed (unix ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +90,15 @@ impl EngineSizes {
     }
 }
 
+/// What the first slot's engine holds for the whole node. It belongs to no database, and no flush takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// [`Engine::libraries`].
+    pub libraries: Bytes,
+    /// [`Engine::databases`].
+    pub databases: Option<Bytes>,
+}
+
 /// A range of element keys: from `lower` up to `upper`, exclusive.
 #[derive(Clone, Copy, Debug)]
 pub struct ElementRange<'r> {
@@ -129,7 +129,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates the engine of a slot that holds no key but what is `kept`, and contains the log up to `applied`. Durable when it returns.
+    /// Creates the engine of a slot that holds no key, and contains the log up to `applied`. Durable when it returns.
     pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let engine = Engine::open_db(path, shared, true)?;
         let mut batch = engine.batch();
@@ -269,11 +269,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What it holds besides its data.
-    pub fn kept(&self) -> Result<Kept, Error> {
-        Ok(Kept { libraries: self.libraries()?, databases: self.databases()? })
-    }
-
     /// An empty batch for [`Engine::write`].
     pub fn batch(&self) -> Batch {
         Batch::default()
@@ -293,6 +288,11 @@ impl Engine {
     pub fn stage_databases(&self, batch: &mut Batch, databases: &[u8]) -> Result<(), Error> {
         batch.put_raw(self.family(SYSTEM)?, DATABASES_KEY, databases);
         Ok(())
+    }
+
+    /// What is to outlive the keys.
+    pub fn kept(&self) -> Result<Kept, Error> {
+        Ok(Kept { libraries: self.libraries()?, databases: self.databases()? })
     }
 
     /// The map of databases, where it was ever written.

@@ -73,15 +73,10 @@ fn encode(map: &[usize]) -> Bytes {
 }
 
 impl Slot {
-    /// Whether its log and engine have the map.
-    pub(super) fn has_databases(&self) -> bool {
-        self.db == 0 && self.number == 0
-    }
-
     /// The map as an engine of this slot has it, with two databases swapped.
     fn swapped(&self, engine: &Engine, a: usize, b: usize) -> Result<Vec<usize>, Error> {
         let mut map = self.env.databases.read(engine)?;
-        if a >= map.len() || b >= map.len() || !self.has_databases() {
+        if a >= map.len() || b >= map.len() || !self.is_first() {
             return Err(Error::BadEffect(format!("SWAPDB {a} {b} in the log of {self}")));
         }
         map.swap(a, b);
@@ -141,6 +136,11 @@ impl Slot {
 }
 
 impl Keyspace {
+    /// What clients call the first database on disk.
+    pub(super) fn first_database(&self) -> usize {
+        self.env.databases.shown(0)
+    }
+
     /// Lets two of the clients' databases trade places, with all key locks held. Durable when it returns.
     pub(super) fn swap_db_locked(&self, a: usize, b: usize, now: u64) -> Result<(), Error> {
         match self.databases.first().and_then(|first| first.slots.first()) {

@@ -245,8 +245,8 @@ impl Effect {
             Effect::List(key, change) => return change.apply(&mut open(state, key, Kind::List, now)?, state),
             Effect::Members(key, change) => return change.apply(&mut open(state, key, Kind::Set, now)?, state),
             Effect::Zset(key, change) => return change.apply(&mut open(state, key, Kind::Zset, now)?, state),
-            Effect::Stream(key, change) => return change.apply(&mut open(state, key, Kind::Stream, now)?, state),
             Effect::Libraries { payload } => state.put_libraries(payload.clone()),
+            Effect::Stream(key, change) => return change.apply(&mut open(state, key, Kind::Stream, now)?, state),
             Effect::Flush | Effect::SwapDb { .. } => {}
         }
         Ok(changed)
@@ -446,8 +446,8 @@ mod tests {
             (bytes(), bytes()).prop_map(|(key, suffix)| Effect::Append { key, suffix }),
             (bytes(), 0u64..1000, bytes()).prop_map(|(key, offset, value)| Effect::SetRange { key, offset, value }),
             Just(Effect::Flush),
-            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Effect::SwapDb { a, b }),
+            bytes().prop_map(|payload| Effect::Libraries { payload }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Create { key, kind: Kind::Zset, version }),
             (bytes(), any::<u64>()).prop_map(|(key, version)| Effect::Chunk { key, version }),
             (bytes(), hash_change()).prop_map(|(key, change)| Effect::Hash(key, change)),

@@ -50,6 +50,7 @@ pub type KeyGone = bool;
 struct Due {
     /// The last ms (unix) of its life.
     at: u64,
+    /// The slot: database on disk and number.
     db: usize,
     slot: usize,
     key: Bytes,
@@ -154,7 +155,6 @@ impl Keyspace {
         }
         let keys = gone.iter().filter(|(.., expired)| *expired == Expired::Key).count();
         self.commit_expired(&mut tx, &mut gone)?;
-        self.env.settled();
         Ok(keys)
     }
 
@@ -182,9 +182,13 @@ impl Keyspace {
     fn commit_expired(&self, tx: &mut Transaction<'_>, gone: &mut Vec<(usize, &Bytes, Expired)>) -> Result<(), Error> {
         let gone = std::mem::take(gone);
         tx.commit()?;
+        if gone.is_empty() {
+            return Ok(());
+        }
         if let Some(observer) = self.env.observer.get() {
             gone.into_iter().for_each(|(db, key, expired)| observer.expired(db, key, expired));
         }
+        self.env.settled();
         Ok(())
     }
 }
@@ -219,13 +223,19 @@ fn expire_due(keyspace: &Keyspace) -> usize {
         if due.is_empty() {
             return deleted;
         }
-        let owned = |db: usize| keyspace.env.observer.get().is_some_and(|observer| observer.owns(db));
-        let (own, others): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| owned(due.db));
+        let shown = |due: &Due| keyspace.env.databases.shown(due.db);
+        let owned = |due: &Due| keyspace.env.observer.get().is_some_and(|observer| observer.owns(shown(due)));
+        let (own, others): (Vec<Due>, Vec<Due>) = due.into_iter().partition(owned);
         // The log of these is another node's to write. When this one comes to write it, sweeps find them.
         others.iter().for_each(|due| keyspace.env.leave_to_sweep(due));
-        let keys: Vec<_> = own.iter().map(|due| (due.db, due.key.clone())).collect();
+        let keys: Vec<_> = own.iter().map(|due| (shown(due), due.key.clone())).collect();
         match keyspace.expire(&keys) {
-            Ok(keys) => deleted += keys,
+            Ok(expired) => {
+                deleted += expired;
+                // A SWAPDB meanwhile has sent us to another database.
+                let moved = own.iter().zip(&keys).filter(|(due, (db, _))| shown(due) != *db);
+                moved.for_each(|(due, _)| keyspace.env.leave_to_sweep(due));
+            }
             Err(e) => {
                 tracing::debug!("expired keys could not be deleted: {e}");
                 own.iter().for_each(|due| keyspace.env.leave_to_sweep(due));
@@ -252,7 +262,7 @@ impl Sweeper {
         for _ in 0..self.slots.len() {
             let Some(slot) = self.slots.get(self.at).cloned() else { return deleted };
             let due = self.after.is_some() || slot.unqueued.is_before(keyspace.now());
-            let ours = keyspace.env.observer.get().is_some_and(|observer| observer.owns(slot.db()));
+            let ours = keyspace.env.observer.get().is_some_and(|observer| observer.owns(slot.shown_db()));
             if due && ours && slot.fault().is_none() {
                 if self.after.is_none() {
                     slot.unqueued.begin();
@@ -288,7 +298,7 @@ impl Sweeper {
             store.engine.scan(self.after.as_deref(), &mut |key, entry| {
                 let key = Bytes::copy_from_slice(key);
                 match expiry_of(&key, &entry) {
-                    Some(at) if at < now => expired.push((slot.db(), key.clone())),
+                    Some(at) if at < now => expired.push((slot.shown_db(), key.clone())),
                     Some(_) => keyspace.env.expiry.note(slot, &key, &entry),
                     None => {}
                 }
@@ -298,6 +308,10 @@ impl Sweeper {
             })?;
             drop(store);
             deleted += keyspace.expire(&expired)?;
+            if expired.iter().any(|(db, _)| *db != slot.shown_db()) {
+                // A SWAPDB meanwhile has sent us to another database.
+                slot.unqueued.forget();
+            }
             let Some(last) = last.filter(|_| seen == SWEEP_STEP || expired.len() == BATCH) else {
                 return Ok((deleted, true));
             };

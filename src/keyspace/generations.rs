@@ -13,7 +13,6 @@ use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
 use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
-
 use crate::binlog::{Draft, Position, Writer};
 use crate::engine::{Applied, Batch, Engine, Kept};
 
@@ -66,7 +65,9 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
-            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &store.engine.kept()?)?;
+            // No part of the database.
+            let kept = store.engine.kept()?;
+            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &kept)?;
             self.layout.set_current(current)?;
             Ok((engine, current))
         };
@@ -90,9 +91,7 @@ impl Slot {
         };
         let current = Current { engine: self.layout.unused()?.engine, ..store.current };
         let mut kept = store.engine.kept()?;
-        if let Some(libraries) = libraries {
-            kept.libraries = libraries;
-        }
+        kept.libraries = libraries.unwrap_or(kept.libraries);
         let engine = self.create_engine(current, applied, &kept)?;
         self.layout.set_current(current)?;
         let new = Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() });
@@ -108,6 +107,7 @@ impl Slot {
         }
     }
 
+    /// `kept`: what the engine before it held and no flush takes.
     fn create_engine(&self, current: Current, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
         crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
@@ -138,11 +138,9 @@ impl Slot {
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
         self.replaced();
-        if self.holds_libraries() {
-            self.libraries_changed(&libraries);
-        }
-        if self.has_databases() {
+        if self.is_first() {
             self.load_databases().map_err(|e| self.close_for_writes(e))?;
+            self.libraries_changed(&libraries);
         }
         self.env.newest_record.fetch_max(applied.time, Ordering::Relaxed);
         self.env.versions_up_to(applied.time);

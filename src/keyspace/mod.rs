@@ -155,7 +155,7 @@ impl Keyspace {
         let slots: Vec<Arc<Slot>> = keyspace.all_slots().cloned().collect();
         keyspace.env.slots.get_or_init(|| slots.iter().map(Arc::downgrade).collect());
         recovery::open_slots(&slots, options.leading_from)?;
-        if let Some(slot) = slots.iter().find(|slot| slot.has_databases()) {
+        if let Some(slot) = slots.iter().find(|slot| slot.is_first()) {
             slot.load_databases()?;
         }
         let newest = keyspace.all_slots().map(|s| s.position().term).max().unwrap_or(0);
@@ -287,14 +287,9 @@ impl Keyspace {
         self.env.observer.get_or_init(|| observer);
     }
 
-    /// The client's database that is the first on disk, whose first slot keeps what is the whole node's.
-    fn first_on_disk(&self) -> usize {
-        self.env.databases.shown(0)
-    }
-
     /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        match &*self.slot(self.first_on_disk(), &LIBRARIES_KEY).store() {
+        match &*self.slot(self.first_database(), &LIBRARIES_KEY).store() {
             Some(store) => Ok(store.engine.libraries()?),
             None => Ok(Bytes::new()),
         }

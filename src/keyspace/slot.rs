@@ -317,8 +317,8 @@ impl Slot {
         }
     }
 
-    /// Whether this is the slot that holds the libraries of functions.
-    pub(super) fn holds_libraries(&self) -> bool {
+    /// Whether this is the slot that holds what belongs to no database: the libraries of functions, and the map of databases.
+    pub(super) fn is_first(&self) -> bool {
         (self.db, self.number) == (0, 0)
     }
 

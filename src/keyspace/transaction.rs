@@ -426,12 +426,12 @@ impl<'k> Transaction<'k> {
 
     /// Makes these the libraries of functions (empty: none). [`LIBRARIES_KEY`] must be held exclusively.
     pub fn set_libraries(&mut self, payload: Bytes, now: u64) -> Result<(), Error> {
-        self.apply(self.keyspace.first_on_disk(), Effect::Libraries { payload }, now).map(drop)
+        self.apply(self.keyspace.first_database(), Effect::Libraries { payload }, now).map(drop)
     }
 
     /// The libraries of functions, if a pending write changes them.
     pub fn pending_libraries(&self) -> Option<&Bytes> {
-        let slot = self.keyspace.slot(self.keyspace.first_on_disk(), &LIBRARIES_KEY);
+        let slot = self.keyspace.slot(self.keyspace.first_database(), &LIBRARIES_KEY);
         self.parts.iter().find(|part| part.is_of(slot)).and_then(|part| part.overlay.libraries())
     }
 
@@ -554,6 +554,7 @@ impl<'k> Transaction<'k> {
     /// Lets two databases trade places. What is pending is committed first.
     pub fn swap_db(&mut self, a: usize, b: usize, now: u64) -> Result<(), Error> {
         self.commit_parts()?;
+        self.awaited = true;
         match &self.all {
             Some(_) => self.keyspace.swap_db_locked(a, b, now),
             None => {
@@ -635,14 +636,14 @@ impl<'k> Transaction<'k> {
         }
     }
 
-    /// What [`Transaction::wait_durable`] would wait for, to be waited for elsewhere.
-    pub fn take_undurable(&mut self) -> Undurable {
-        Undurable(self.undurable.drain(..).map(|(slot, index)| (slot.db(), slot.number(), index)).collect())
-    }
-
     /// The last record of each slot that was committed to, since [`Transaction::wait_durable`].
     pub fn committed(&self) -> impl Iterator<Item = (&'k Slot, u64)> {
         self.undurable.iter().copied()
+    }
+
+    /// What [`Transaction::wait_durable`] would wait for, to be waited for elsewhere.
+    pub fn take_undurable(&mut self) -> Undurable {
+        Undurable(self.undurable.drain(..).map(|(slot, index)| (slot.db(), slot.number(), index)).collect())
     }
 
     /// Waits until everything committed is on stable storage. Blocks; for `sync : always`.

@@ -133,9 +133,11 @@ impl Tracking {
                 shard.entry(Bytes::copy_from_slice(key)).or_default()
             }
         };
-        if readers.insert(client, true).is_none() {
+        // What it read before a write of its own that is not committed yet stays to be invalidated by that.
+        readers.entry(client).or_insert_with(|| {
             self.items.fetch_add(1, Relaxed);
-        }
+            true
+        });
     }
 
     /// A client is about to write a key: what it read of it before is old then. What it reads after it, still before the write is
@@ -168,7 +170,9 @@ impl Tracking {
     fn forget(&self, key: &Bytes, by: u64) {
         let mut shard = self.shard(key).lock();
         let Some((key, mut readers)) = shard.remove_entry(key) else { return };
-        if by != 0 && readers.get(&by) == Some(&true) {
+        // Only of a client that tracks it is known whether it has written since.
+        let tracks = || self.trackers.read().get(&by).is_some_and(|tracker| !tracker.broadcast);
+        if by != 0 && readers.get(&by) == Some(&true) && tracks() {
             readers.remove(&by);
             shard.insert(key.clone(), Readers::from([(by, true)]));
         } else {

@@ -16,7 +16,7 @@ fn dump(redis: &RedisServer, key: &str) -> Vec<u8> {
     }
 }
 
-/// Values of all types but streams, small and large, as Redis dumps them.
+/// Values of all types, small and large, as Redis dumps them.
 fn values() -> Vec<(String, Vec<u8>)> {
     let redis = RedisServer::start();
     let mut conn = redis.conn();
@@ -37,12 +37,12 @@ fn values() -> Vec<(String, Vec<u8>)> {
         value(&format!("ints:{size}"), "SADD", (0..count).map(|n| (n * 7).to_string()).collect());
         value(&format!("hash:{size}"), "HSET", texts().flat_map(|t| [t.clone(), t]).collect());
         let scored = texts().flat_map(|t| [(rng.random_range(-9.0..9.0f64)).to_string(), t]);
-        value(
-            &format!("zset:{size}"),
-            "ZADD",
-            scored.chain(["inf".into(), "i".into(), "-0".into(), "o".into()]).collect(),
-        );
+        value(&format!("zset:{size}"), "ZADD", scored.chain(["inf".into(), "i".into()]).collect());
     }
+    value("stream", "XADD", ["1-1", "a", "1", "b", "2"].map(String::from).to_vec());
+    value("stream", "XADD", ["5-0", "a", "3"].map(String::from).to_vec());
+    conn.call(&["XGROUP", "CREATE", "stream", "g", "0"]);
+    conn.call(&["XREADGROUP", "GROUP", "g", "c", "COUNT", "1", "STREAMS", "stream", ">"]);
     let keys = match conn.call(&["KEYS", "*"]) {
         Reply::Array(keys) => keys,
         other => panic!("{other:?}"),

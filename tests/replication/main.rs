@@ -4,6 +4,7 @@
 mod common;
 
 mod all_commands;
+mod databases;
 mod failover;
 mod full_sync;
 mod functions;

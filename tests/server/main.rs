@@ -11,5 +11,6 @@ mod data;
 mod durability;
 mod latency;
 mod protocol;
+mod push;
 mod refused;
 mod scripting;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::object::thresholds;
 use super::values;
 use crate::command::{CommandError, Ctx, numbers};
 use crate::keyspace::Entry;
@@ -27,8 +28,9 @@ pub fn dump(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 /// What DUMP answers for a value; `None` where [`values::load`] finds none.
 pub fn dump_of(ctx: &mut Ctx<'_, '_>, key: &Bytes, entry: &Entry) -> Result<Option<Vec<u8>>, CommandError> {
     let db = ctx.db();
+    let options = DumpOptions { thresholds: thresholds(ctx), ..DumpOptions::default() };
     let value = values::load(ctx, (db, key), entry)?;
-    Ok(value.map(|value| rdb::dump(&value, &DumpOptions::default())))
+    Ok(value.map(|value| rdb::dump(&value, &options)))
 }
 
 /// The options of RESTORE.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::command::{CommandError, Ctx};
 use crate::keyspace::types::blob::{self, Blob};
-use crate::keyspace::types::{Handle, hash, list, refill, set, zset};
+use crate::keyspace::types::{Handle, hash, list, refill, set, stream, zset};
 use crate::keyspace::{Effect, Entry, Kind};
 use crate::rdb::{HashField, Value};
 
@@ -60,39 +60,24 @@ pub fn load(ctx: &mut Ctx<'_, '_>, (db, key): Place<'_>, entry: &Entry) -> Resul
     ctx.heavy(weight(&handle))?;
     let now = ctx.now;
     let reader = &mut ctx.tx.reader(db, key);
-    let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     Ok(Some(match handle.kind {
         Kind::String => Value::String(Blob::Chunked(handle).whole(reader)?),
         Kind::List => Value::List(list::range(reader, &handle, 0, handle.len())?),
-        Kind::Set => {
-            let mut members = Vec::new();
-            set::each(reader, &handle, &mut |member| {
-                members.push(own(member));
-                true
-            })?;
-            Value::Set(members)
-        }
+        Kind::Set => Value::Set(set::load(reader, &handle)?),
         Kind::Zset => {
             let mut pairs = Vec::new();
             // Not by score: there -0 is 0.
             zset::each(reader, &handle, &mut |member, score| {
-                pairs.push((own(member), score));
+                pairs.push((Bytes::copy_from_slice(member), score));
                 true
             })?;
             Value::Zset(pairs)
         }
-        Kind::Hash => {
-            let mut fields = Vec::new();
-            hash::each(reader, &handle, now, &mut |name, field| {
-                fields.push(HashField { field: own(name), value: own(field.value), expire_at: field.expire_at });
-                true
-            })?;
-            if fields.is_empty() {
-                return Ok(None);
-            }
-            Value::Hash(fields)
-        }
-        Kind::Stream => return Err(CommandError::Static("ERR this version cannot dump a stream")),
+        Kind::Hash => match hash::load(reader, &handle, now)? {
+            fields if fields.is_empty() => return Ok(None),
+            fields => Value::Hash(fields),
+        },
+        Kind::Stream => Value::Stream(stream::load(reader, &handle)?),
     }))
 }
 
@@ -114,7 +99,7 @@ pub fn store(
             let field = |f: HashField| (f.field, hash::Field { value: f.value, expire_at: f.expire_at });
             (Kind::Hash, refill::hash(key, fields.map(field)))
         }
-        Value::Stream(_) => return Err(CommandError::Static("ERR this version cannot restore a stream")),
+        Value::Stream(value) => (Kind::Stream, refill::stream(key, value)),
     };
     fill(ctx, (db, key), kind, effects, expire_at)
 }

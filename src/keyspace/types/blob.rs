@@ -54,14 +54,11 @@ impl Blob {
             Blob::Chunked(handle) => {
                 let mut out = vec![0; (to - from) as usize];
                 each(state, handle, from, to, &mut |at, chunk| {
-                    // A chunk may end before the string does, and before the range begins.
-                    if at + chunk.len() as u64 <= from {
-                        return true;
-                    }
-                    // Its part inside of the range.
+                    // The part of the chunk inside of the range.
                     let skip = from.saturating_sub(at);
+                    // A chunk may end before its range does: what follows is zero.
+                    let Some(part) = chunk.get(skip as usize..).filter(|part| !part.is_empty()) else { return true };
                     let start = (at + skip - from) as usize;
-                    let part = &chunk[skip as usize..];
                     let len = part.len().min(out.len().saturating_sub(start));
                     out[start..start + len].copy_from_slice(&part[..len]);
                     true

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Handle, blob, hash, list, set, zset};
+use super::{Handle, blob, hash, list, set, stream, zset};
 use crate::engine::Kind;
 use crate::keyspace::effect::Read;
 use crate::keyspace::{Effect, Error};
+use crate::rdb::Stream;
 
 /// Elements and bytes to a change: large enough that its frame costs nothing, small enough to be built without a large copy.
 const MAX_ELEMENTS: usize = 1024;
@@ -82,6 +83,11 @@ pub fn hash(key: &Bytes, fields: impl IntoIterator<Item = (Bytes, hash::Field)>)
     by_expiry.into_values().flat_map(Refill::finish).collect()
 }
 
+/// The stream at `key`, which is empty, becomes this one.
+pub fn stream(key: &Bytes, value: Stream) -> Vec<Effect> {
+    stream::changes(value).into_iter().map(|change| Effect::Stream(key.clone(), change)).collect()
+}
+
 fn fill<T>(
     elements: impl IntoIterator<Item = T>,
     len: impl Fn(&T) -> usize,
@@ -134,7 +140,7 @@ pub fn copy(state: &mut dyn Read, from: &Handle, to: &Bytes, now: u64) -> Result
             })?;
             Ok(zset(to, pairs))
         }
-        Kind::Stream => Err(Error::BadEffect("this version cannot copy a stream".into())),
+        Kind::Stream => Ok(stream(to, stream::load(state, from)?)),
     }
 }
 
