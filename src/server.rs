@@ -246,7 +246,7 @@ impl Server {
 
     /// The fields of INFO persistence.
     pub fn persistence_info(&self, out: &mut String) {
-        self.bgsave.info(out);
+        self.bgsave.info(self.keyspace.changes(), out);
         let faults = self.keyspace.all_slots().filter(|s| s.fault().is_some()).count();
         let mut field = |name: &str, value: u64| {
             out.push_str(name);

@@ -129,6 +129,7 @@ impl Keyspace {
             binlog_file_size: options.binlog_file_size,
             sync_always: options.sync_always,
             flush_requests: flush_tx,
+            changes: AtomicU64::new(0),
             unflushed_total: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),
@@ -313,6 +314,12 @@ impl Keyspace {
             scan::xor(&mut sum, &slot.digest(now)?);
         }
         Ok(sum)
+    }
+
+    /// Elements and keys that clients of this node changed since it started: what Redis calls dirty. Keys that a flush took are not
+    /// counted.
+    pub fn changes(&self) -> u64 {
+        self.env.changes.load(Ordering::Relaxed)
     }
 
     /// Some live key of a database.

@@ -33,6 +33,8 @@ pub struct SlotEnv {
     pub flush_threshold: u64,
     /// Tells the flusher that a slot has more than that.
     pub flush_requests: crossbeam_channel::Sender<(usize, usize)>,
+    /// Elements and keys that clients of this node changed since it started.
+    pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
     pub(super) cache: EntryCache,

@@ -5,6 +5,7 @@
 //! [`Transaction::commit`] returns, so no other client sees, or builds on, what is not committed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -100,6 +101,8 @@ pub struct Transaction<'k> {
     commands: usize,
     /// Effects since the last commit.
     effects: u64,
+    /// Elements and keys that they changed: [`Keyspace::changes`].
+    changes: u64,
     /// See [`Transaction::is_awaited`].
     awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
@@ -216,6 +219,7 @@ impl<'k> Transaction<'k> {
             bytes: 0,
             commands: 0,
             effects: 0,
+            changes: 0,
             awaited: false,
             undurable: Vec::new(),
             by: 0,
@@ -503,6 +507,10 @@ impl<'k> Transaction<'k> {
         if !outcome.changed {
             return Ok(outcome);
         }
+        // Only another form of what is there, or filled by the effects that follow.
+        if !matches!(effect, Effect::Create { .. } | Effect::Chunk { .. }) {
+            self.changes += outcome.count.max(1);
+        }
         if !part.draft_open {
             part.drafts.push(Draft::new(now));
             part.draft_open = true;
@@ -518,6 +526,7 @@ impl<'k> Transaction<'k> {
     /// Drops all pending writes, as if their commands had not run, and lets go of all keys.
     pub fn abort(&mut self) {
         self.parts.clear();
+        self.changes = 0;
         self.release();
     }
 
@@ -585,9 +594,13 @@ impl<'k> Transaction<'k> {
         let mut parts = std::mem::take(&mut self.parts);
         let result = self.commit_writes(&mut parts);
         match result {
-            Ok(()) => Overlay::committed(parts.iter().map(|part| &part.overlay), self.by),
+            Ok(()) => {
+                self.keyspace.env.changes.fetch_add(self.changes, Relaxed);
+                Overlay::committed(parts.iter().map(|part| &part.overlay), self.by);
+            }
             Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
         }
+        self.changes = 0;
         result
     }
 

@@ -40,6 +40,8 @@ struct State {
     running_since: Option<Instant>,
     /// Unix time, seconds.
     last_save: u64,
+    /// [`Keyspace::changes`] when the last save began that succeeded.
+    saved_changes: u64,
     last: Option<Outcome>,
 }
 
@@ -81,6 +83,7 @@ impl Bgsave {
         let (shared, dir) = (self.shared.clone(), self.dir.clone());
         let run = move || {
             let began = Instant::now();
+            let changes = keyspace.changes();
             let result = save(&keyspace, &dir, &origin, &shared.stop);
             match &result {
                 Ok(path) => tracing::info!(path = %path.display(), ms = began.elapsed().as_millis() as u64, "saved"),
@@ -88,7 +91,7 @@ impl Bgsave {
             }
             let mut state = shared.state.lock();
             if result.is_ok() {
-                state.last_save = unix_now();
+                (state.last_save, state.saved_changes) = (unix_now(), changes);
             }
             state.running_since = None;
             state.last = Some(Outcome { seconds: began.elapsed().as_secs(), result });
@@ -126,8 +129,8 @@ impl Bgsave {
         self.shared.state.lock().running_since.is_some()
     }
 
-    /// Fields of INFO persistence, under Redis's names where Redis has them.
-    pub fn info(&self, out: &mut String) {
+    /// Fields of INFO persistence, under Redis's names where Redis has them. `changes` is [`Keyspace::changes`].
+    pub fn info(&self, changes: u64, out: &mut String) {
         let state = self.shared.state.lock();
         let or_never = |seconds: Option<u64>| seconds.map_or("-1".to_string(), |s| s.to_string());
         let failed = matches!(&state.last, Some(Outcome { result: Err(_), .. }));
@@ -137,6 +140,7 @@ impl Bgsave {
             }
         };
         field("loading", "0");
+        field("rdb_changes_since_last_save", &changes.saturating_sub(state.saved_changes).to_string());
         field("rdb_bgsave_in_progress", if state.running_since.is_some() { "1" } else { "0" });
         field("rdb_last_save_time", &state.last_save.to_string());
         field("rdb_last_bgsave_status", if failed { "err" } else { "ok" });
@@ -257,7 +261,7 @@ mod tests {
         names.sort();
         assert_eq!(names, ["20260131-235959", "mine.tmp"]);
         let mut info = String::new();
-        bgsave.info(&mut info);
+        bgsave.info(0, &mut info);
         assert!(info.contains("rdb_last_bgsave_status:ok\r\nrdb_last_bgsave_time_sec:-1\r\n"), "{info}");
         assert!(bgsave.last_save() > 1_700_000_000 && !bgsave.in_progress());
     }

@@ -400,8 +400,10 @@ fn a_save_can_be_restored_by_hand() {
     let bgsave = Bgsave::new(node.config.dump_path());
     bgsave.start(node.keyspace.clone(), Origin::of(&node.config)).unwrap();
     wait_for("the save ends", || !bgsave.in_progress());
-    let mut info = String::new();
-    bgsave.info(&mut info);
+    let (mut info, changes) = (String::new(), node.keyspace.changes());
+    assert!(changes >= 2000);
+    bgsave.info(changes, &mut info);
+    assert!(info.contains("rdb_changes_since_last_save:0\r\n"), "{info}");
     let path = info.lines().find_map(|l| l.strip_prefix("bgsave_path:")).unwrap_or_else(|| panic!("{info}"));
     let saved = Path::new(path).join("db0/0");
     assert!(!Path::new(path).join("db1").exists());
