@@ -30,6 +30,16 @@ impl Batch {
         self.inner.delete_cf(family, key);
     }
 
+    /// Bytes: about what it adds to the memtables.
+    pub fn len(&self) -> usize {
+        self.inner.size_in_bytes()
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+
     pub(super) fn into_inner(self) -> WriteBatch {
         self.inner
     }

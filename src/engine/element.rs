@@ -38,6 +38,9 @@ impl Space {
     }
 }
 
+/// A version is the time at which a collection was made, ms, and this many bits to tell those of one ms apart.
+pub const VERSION_COUNTER_BITS: u32 = 20;
+
 const LEN_BYTES: usize = 4;
 const VERSION_BYTES: usize = 8;
 
@@ -76,9 +79,11 @@ impl CompactionFilterFactory for OrphanFilters {
     type Filter = OrphanFilter;
 
     fn create(&mut self, _: CompactionFilterContext) -> OrphanFilter {
+        let flushed = self.flushed_time.load(Ordering::Acquire);
         OrphanFilter {
             db: self.db.get().and_then(Weak::upgrade),
-            expired_before: self.flushed_time.load(Ordering::Acquire).saturating_sub(EXPIRY_GRACE_MS),
+            flushed,
+            expired_before: flushed.saturating_sub(EXPIRY_GRACE_MS),
             last: Vec::new(),
             last_lives: true,
         }
@@ -94,6 +99,8 @@ impl CompactionFilterFactory for OrphanFilters {
 /// the entry that was written with it, or a later one.
 pub(super) struct OrphanFilter {
     db: Option<Arc<DB>>,
+    /// Time of the last record that was flushed when the compaction began, ms: what is newer is not judged.
+    flushed: u64,
     expired_before: u64,
     /// Prefix of the last element that was looked at.
     last: Vec<u8>,
@@ -102,6 +109,9 @@ pub(super) struct OrphanFilter {
 
 impl OrphanFilter {
     fn lives(&self, key: &[u8], version: u64) -> bool {
+        if version >> VERSION_COUNTER_BITS >= self.flushed {
+            return true;
+        }
         let Some(db) = &self.db else { return true };
         let Some(meta) = db.cf_handle(META) else { return true };
         let mut options = ReadOptions::default();

@@ -108,6 +108,15 @@ pub struct ElementRange<'r> {
     pub reverse: bool,
 }
 
+/// A flush under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Flush {
+    /// What is durable when it has ended.
+    pub applied: Applied,
+    /// Errors of RocksDB's threads before it began.
+    errors: u64,
+}
+
 /// Is called with each key and its entry until it returns false.
 pub type EntryVisitor<'v> = &'v mut dyn FnMut(&[u8], Entry) -> Result<bool, Error>;
 
@@ -309,15 +318,15 @@ impl Engine {
 
     /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
     /// written meanwhile. [`Engine::finish_flush`] waits for the end.
-    pub fn begin_flush(&self) -> Result<Applied, Error> {
+    pub fn begin_flush(&self) -> Result<Flush, Error> {
+        let errors = self.property(properties::BACKGROUND_ERRORS)?;
         let applied = self.applied()?;
         self.flush_memtables(false)?;
-        Ok(applied)
+        Ok(Flush { applied, errors })
     }
 
-    /// Returns when everything up to `applied`, with which a flush was begun, is durable.
-    pub fn finish_flush(&self, applied: Applied) -> Result<(), Error> {
-        let errors = self.property(properties::BACKGROUND_ERRORS)?;
+    /// Returns when everything up to where a flush was begun is durable.
+    pub fn finish_flush(&self, Flush { applied, errors }: Flush) -> Result<(), Error> {
         // RocksDB can wait for a flush only by beginning another one, of what was written since.
         while self.property(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0 {
             if self.property(properties::BACKGROUND_ERRORS)? > errors {

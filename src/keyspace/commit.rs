@@ -125,6 +125,7 @@ impl Slot {
         self.env.newest_record.fetch_max(time, Ordering::Relaxed);
         let store = self.store.load();
         let Some(store) = &*store else { return Err(self.close_for_writes("no store")) };
+        let bytes = bytes.max(batch.len() as u64);
         if let Err(e) = store.engine.write(batch, Applied { position: end, time: c.time }) {
             return Err(self.close_for_writes(format!("logged up to {end}, but the engine failed: {e}")));
         }

@@ -24,6 +24,9 @@ pub enum Error {
     /// Keys are held by a command that does not end.
     #[error("a script holds the keys")]
     Busy,
+    /// The command has run for longer than its reading of the clock is good for.
+    #[error("the command took too long to be committed")]
+    TooLate,
     /// A record that this build cannot apply.
     #[error("record not understood: {0}")]
     BadEffect(String),

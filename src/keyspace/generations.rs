@@ -62,6 +62,7 @@ impl Slot {
     /// The second half of a FLUSHDB whose record ends at `end`: an empty engine in the place of the present one.
     fn swap_for_empty(&self, c: &mut Committer, end: Position, time: u64) -> Result<(), Error> {
         c.time = c.time.max(time);
+        self.env.newest_record.fetch_max(time, Ordering::Relaxed);
         let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };

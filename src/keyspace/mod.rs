@@ -136,6 +136,7 @@ impl Keyspace {
             retiring: AtomicUsize::new(0),
             newest_record: AtomicU64::new(0),
             last_version: AtomicU64::new(0),
+            earliest: AtomicU64::new(0),
             observer: OnceLock::new(),
             databases: DatabaseMap::new(options.databases),
             expiry: expire::ExpiryQueue::default(),
@@ -217,7 +218,7 @@ impl Keyspace {
                 "this machine's clock is behind the records in the logs: nothing expires until it has caught up"
             );
         }
-        clock.max(newest)
+        clock.max(newest).max(self.env.earliest.load(Ordering::Relaxed))
     }
 
     /// The node's term.

@@ -97,6 +97,13 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option
         before = record.end;
         if multis.is_empty() { replay.record(record) } else { Ok(()) }
     });
+    if let Err(Error::BadEffect(why)) = &result {
+        // Part of the record may be in the overlay, which is dropped with what else is not in the engine.
+        let contained = replay.store.engine.applied()?;
+        slot.close_for_writes(format!("the binlog holds a record that cannot be replayed: {why}"));
+        slot.publish(contained.position);
+        return Ok((UNKNOWN_END, None));
+    }
     replay.write()?;
     let replayed = replay.applied;
     match result {

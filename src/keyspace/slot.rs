@@ -18,7 +18,11 @@ use super::expire::{ExpiryQueue, Unqueued};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
+use crate::engine::element::VERSION_COUNTER_BITS;
 use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
+
+/// As the one who made a change: no client in particular.
+const NOBODY: u64 = 0;
 
 /// What all slots of a server share.
 pub struct SlotEnv {
@@ -43,6 +47,8 @@ pub struct SlotEnv {
     pub(super) clock_warned: AtomicBool,
     /// Replaced engines that are not closed yet.
     pub(super) retiring: AtomicUsize,
+    /// No record is made with an earlier time, ms.
+    pub(super) earliest: AtomicU64,
     /// The last version that a collection was given.
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
@@ -52,23 +58,24 @@ pub struct SlotEnv {
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
 }
 
-/// A version is the time at which a collection was made, ms, and this many bits to tell those of one ms apart.
-const VERSION_COUNTER_BITS: u32 = 20;
-
 impl SlotEnv {
-    /// A version for a collection that is made at `now`: above all that were given before, on whatever node. Those are at
-    /// most of the time of the newest record, which [`super::Keyspace::now`] does not fall behind; the extra ms covers a node that takes
-    /// over within it.
+    /// A version for a collection that is made at `now`: above all that were given before, on whatever node. Invariant: a version's
+    /// ms is at most one later than its record's, and the records that follow are not earlier than it. So whoever begins two ms after
+    /// the newest record that it knows gives none twice.
     pub(super) fn next_version(&self, now: u64) -> u64 {
         let floor = now << VERSION_COUNTER_BITS;
-        let next = |last: u64| Some((last + 1).max(floor));
-        let last = self.last_version.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        next(last.unwrap_or_default()).unwrap_or(floor)
+        let next = |last: u64| (last + 1).max(floor);
+        let last = self.last_version.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        let version = next(last.unwrap_or_default());
+        self.earliest.fetch_max(version >> VERSION_COUNTER_BITS, Ordering::Relaxed);
+        version
     }
 
-    /// Records up to `time` (ms) may hold versions that this process has not given.
+    /// Records up to `time` (ms) were not made by this process, and may hold versions that it has not given: its own are later.
     pub(super) fn versions_up_to(&self, time: u64) {
-        self.last_version.fetch_max((time + 1) << VERSION_COUNTER_BITS, Ordering::Relaxed);
+        let earliest = time + 2;
+        self.last_version.fetch_max(earliest << VERSION_COUNTER_BITS, Ordering::Relaxed);
+        self.earliest.fetch_max(earliest, Ordering::Relaxed);
     }
 
     /// See [`KeyObserver::settled`].
@@ -323,8 +330,12 @@ impl Slot {
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
-    pub(super) fn uncertain(&self, key: &[u8]) {
+    pub(super) fn uncertain(&self, key: &Bytes) {
         self.env.cache.forget(&self.cache_id, key);
+        // Who waits for the key or keeps it had better look.
+        if let Some(observer) = self.env.observer.get() {
+            observer.changed(self.shown_db(), key, None, NOBODY);
+        }
     }
 
     /// The store, created now if this is the slot's first write.
@@ -361,14 +372,15 @@ impl Slot {
         let Some(store) = self.store.load_full() else { return Ok(()) };
         // Most of the work, while commits go on.
         self.env.sync_logs();
-        let (applied, bytes) = {
+        let (flush, bytes) = {
             // Nothing is committed to this slot now: what the memtables hold is in logs that are synced next.
             let _commit = self.commit.lock();
             self.env.sync_logs();
             (store.engine.begin_flush()?, self.unflushed())
         };
-        store.engine.finish_flush(applied)?;
-        self.engine_flushed_to(applied.position, bytes);
+        let position = flush.applied.position;
+        store.engine.finish_flush(flush)?;
+        self.engine_flushed_to(position, bytes);
         Ok(())
     }
 

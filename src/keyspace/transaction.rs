@@ -19,6 +19,10 @@ use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::{ElementRange, Entry, Kind, Space};
 
+/// A command that writes later than so long after it began is refused: compaction may have dropped what has expired since ([`crate::engine`]
+/// waits twice as long). ms.
+const MAX_COMMAND_MS: u64 = 150_000;
+
 /// What [`Transaction::lock`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -107,6 +111,8 @@ pub struct Transaction<'k> {
     awaited: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
+    /// Why the pending writes cannot be committed.
+    failed: Option<Error>,
     /// Who makes the changes.
     by: u64,
     /// Keys that were found expired.
@@ -222,6 +228,7 @@ impl<'k> Transaction<'k> {
             changes: 0,
             awaited: false,
             undurable: Vec::new(),
+            failed: None,
             by: 0,
             expired: Vec::new(),
         }
@@ -503,7 +510,14 @@ impl<'k> Transaction<'k> {
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
         part.overlay.set_order(self.effects);
-        let outcome = effect.apply(&mut part.overlay, now)?;
+        let outcome = match effect.apply(&mut part.overlay, now) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // Part of it may have been.
+                self.failed = Some(error.clone());
+                return Err(error);
+            }
+        };
         if !outcome.changed {
             return Ok(outcome);
         }
@@ -526,6 +540,7 @@ impl<'k> Transaction<'k> {
     /// Drops all pending writes, as if their commands had not run, and lets go of all keys.
     pub fn abort(&mut self) {
         self.parts.clear();
+        self.failed = None;
         self.changes = 0;
         self.release();
     }
@@ -592,19 +607,31 @@ impl<'k> Transaction<'k> {
             return Ok(());
         }
         let mut parts = std::mem::take(&mut self.parts);
-        let result = self.commit_writes(&mut parts);
-        match result {
-            Ok(()) => {
-                self.keyspace.env.changes.fetch_add(self.changes, Relaxed);
-                Overlay::committed(parts.iter().map(|part| &part.overlay), self.by);
-            }
-            Err(_) => parts.iter().for_each(|part| part.overlay.uncertain()),
+        let changes = std::mem::take(&mut self.changes);
+        if let Some(error) = self.failed.take() {
+            // Nothing of it has left the overlays.
+            return Err(error);
         }
-        self.changes = 0;
+        let mut failed = Vec::new();
+        let result = self.commit_writes(&mut parts, &mut failed);
+        if result.is_ok() {
+            self.keyspace.env.changes.fetch_add(changes, Relaxed);
+        } else if failed.is_empty() {
+            failed.extend(parts.iter().map(|part| part.overlay.slot()));
+        }
+        let (uncertain, committed): (Vec<_>, Vec<_>) =
+            parts.iter().partition(|part| failed.iter().any(|slot| part.is_of(slot)));
+        Overlay::committed(committed.into_iter().map(|part| &part.overlay), self.by);
+        uncertain.into_iter().for_each(|part| part.overlay.uncertain());
         result
     }
 
-    fn commit_writes(&mut self, parts: &mut [Part<'k>]) -> Result<(), Error> {
+    /// `failed`: the slots that may not have their part. If it is empty, an error concerns all of them.
+    fn commit_writes(&mut self, parts: &mut [Part<'k>], failed: &mut Vec<&'k Slot>) -> Result<(), Error> {
+        let patience = self.keyspace.now().saturating_sub(MAX_COMMAND_MS);
+        if parts.iter().flat_map(|part| &part.drafts).any(|draft| draft.time < patience) {
+            return Err(Error::TooLate);
+        }
         let mut writes = Vec::with_capacity(parts.len());
         // A part without a record is that of an effect that failed: it changes nothing and takes part in nothing.
         for part in parts.iter_mut().filter(|p| !p.drafts.is_empty()) {
@@ -623,7 +650,10 @@ impl<'k> Transaction<'k> {
         for (slot, write) in writes {
             match slot.commit(write) {
                 Ok(end) => self.note_undurable(slot, end.index),
-                Err(e) => result = Err(e),
+                Err(e) => {
+                    failed.push(slot);
+                    result = Err(e);
+                }
             }
         }
         result

@@ -98,7 +98,9 @@ impl Change {
                 zset.collection.count = zset.collection.count.saturating_sub(outcome.count);
             }
         }
-        zset.save(state);
+        if outcome.changed {
+            zset.save(state);
+        }
         Ok(outcome)
     }
 }
