@@ -19,7 +19,7 @@ use super::{Error, Keyspace};
 use crate::binlog::Draft;
 use crate::engine::{ElementRange, Entry, Kind, Space};
 
-/// A command that writes later than so long after it began is refused: compaction may have dropped what has expired since ([`crate::engine`]
+/// A write that is so much older than the newest record is refused: compaction may have dropped what has expired since (the engine
 /// waits twice as long). ms.
 const MAX_COMMAND_MS: u64 = 150_000;
 
@@ -628,8 +628,8 @@ impl<'k> Transaction<'k> {
 
     /// `failed`: the slots that may not have their part. If it is empty, an error concerns all of them.
     fn commit_writes(&mut self, parts: &mut [Part<'k>], failed: &mut Vec<&'k Slot>) -> Result<(), Error> {
-        let patience = self.keyspace.now().saturating_sub(MAX_COMMAND_MS);
-        if parts.iter().flat_map(|part| &part.drafts).any(|draft| draft.time < patience) {
+        let newest = self.keyspace.env.newest_record.load(Relaxed);
+        if parts.iter().flat_map(|part| &part.drafts).any(|draft| draft.time + MAX_COMMAND_MS < newest) {
             return Err(Error::TooLate);
         }
         let mut writes = Vec::with_capacity(parts.len());

@@ -89,7 +89,7 @@ impl Keyspace {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::super::types::{hash, refill};
     use super::super::{Effect, KeyspaceOptions, Kind, Locked};
@@ -137,7 +137,8 @@ mod tests {
     fn write(keyspace: &Keyspace, key: &Bytes, effect: Effect) {
         let mut tx = keyspace.transaction();
         assert_eq!(tx.lock([(0, &key[..])].into_iter(), true), Locked::Yes);
-        tx.apply(0, effect, 1).unwrap();
+        // Later than what `fill` made.
+        tx.apply(0, effect, 10).unwrap();
         tx.commit().unwrap();
     }
 
@@ -155,10 +156,9 @@ mod tests {
         keyspace.db(0).slots()[0].compact(None).unwrap();
         let two = keyspace.sizes().unwrap().engines.files;
         assert!(two > one / 2 * 3, "{one} bytes, then {two}");
-        let began = Instant::now();
+        let before = keyspace.unflushed();
         write(&keyspace, &gone, Effect::Del { key: gone.clone() });
-        let took = began.elapsed();
-        assert!(took < Duration::from_millis(10), "{took:?}");
+        assert!(keyspace.unflushed() - before < 1000, "one small record, whatever goes");
         assert!(keyspace.compact_in_background(&[0], None));
         while keyspace.is_compacting() {
             std::thread::sleep(Duration::from_millis(10));
