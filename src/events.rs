@@ -75,6 +75,12 @@ impl KeyObserver for KeyEvents {
         }
     }
 
+    fn unhindered(&self) {
+        if let Some(server) = self.server() {
+            self.blocked.serve_held_up(&server);
+        }
+    }
+
     fn expires(&self) -> bool {
         self.server().is_some_and(|server| server.switches.active_expire() && server.pause.kind() == PauseKind::None)
     }

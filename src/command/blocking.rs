@@ -30,9 +30,14 @@ use tokio::time::Instant;
 use super::dispatch::{Pipeline, Scratch};
 use super::{CommandError, Flags, Group, Lookup, Spec, float};
 use crate::events::KeyEvents;
-use crate::keyspace::Undurable;
+use crate::keyspace::{Undurable, while_waiting};
 use crate::net::{Client, ClientInfo, Reply};
 use crate::server::Server;
+
+/// How long who comes to serve waits for another who does, before the thread's other tasks are left to others.
+const SHORT_WAIT: Duration = Duration::from_millis(2);
+/// Commands waiting for a key that are run without leaving the thread's other tasks to others.
+const FEW: usize = 16;
 
 /// What a command that would write is told when the node becomes a replica while it waits.
 pub const ROLE_CHANGED: &str =
@@ -220,19 +225,32 @@ enum Tried {
     Served { woke: bool },
     /// It goes on waiting.
     InVain,
-    /// The session is elsewhere; whoever has it will make its keys ready again.
+    /// The session is elsewhere, and whoever has it will make its keys ready again; or a script that does not end holds its keys, and they
+    /// are made ready again when it does.
     Busy,
     /// The wait had ended.
     Over,
 }
 
 /// What [`Pipeline::retry`] did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Retried {
-    /// Whether the command was answered; it goes on waiting if not.
-    pub served: bool,
+    pub ran: Ran,
     /// Whether it changed keys that others wait for: [`Blocked::serve`] is due.
     pub woke: bool,
+    /// Keys that it found expired: [`Server::expire_found`] is due, once nobody is being served.
+    pub expired: Vec<(usize, Bytes)>,
+}
+
+/// What came of running a waiting command again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ran {
+    /// It was answered.
+    Served,
+    /// It found nothing and goes on waiting.
+    InVain,
+    /// It could not run, since a script that does not end holds its keys. It goes on waiting.
+    Busy,
 }
 
 impl Waiter {
@@ -270,6 +288,9 @@ impl Waiter {
                 if retried.woke {
                     server.events.blocked.serve(server);
                 }
+                if !retried.expired.is_empty() {
+                    server.expire_found(retried.expired);
+                }
             }
             End::Timeout => self.on_timeout.write(&mut session.reply),
             End::Error(text) => {
@@ -306,8 +327,12 @@ pub struct Blocked {
     ready: Mutex<Ready>,
     /// Ready keys that have not been gone through to the end.
     unserved: AtomicUsize,
-    /// Held by the one thread that goes through a ready key.
+    /// Held by the one thread that goes through a ready key. That thread must not come to [`Blocked::serve`] meanwhile.
     serving: Mutex<()>,
+    /// Keys of commands that could not be tried, since scripts that do not end held keys.
+    held_up: Mutex<HashSet<(usize, Bytes)>>,
+    /// Keys that commands found expired while they were being served.
+    expired: Mutex<Vec<(usize, Bytes)>>,
 }
 
 #[derive(Default)]
@@ -510,9 +535,32 @@ impl Blocked {
         if self.unserved.load(Relaxed) == 0 {
             return;
         }
+        self.serve_ready(server);
+        self.expire_found(server);
+    }
+
+    /// Serves commands that could not be tried before, since scripts that did not end held keys.
+    pub fn serve_held_up(&self, server: &Server) {
+        let held_up = std::mem::take(&mut *self.held_up.lock());
+        if !held_up.is_empty() {
+            held_up.iter().for_each(|id| self.make_ready(id));
+            self.serve(server);
+        }
+    }
+
+    /// Deletes what was found expired. That may serve others: nobody may be being served by this thread.
+    fn expire_found(&self, server: &Server) {
+        let found = std::mem::take(&mut *self.expired.lock());
+        if !found.is_empty() {
+            server.expire_found(found);
+        }
+    }
+
+    fn serve_ready(&self, server: &Server) {
         let mut until = self.ready.lock().made;
         loop {
-            let _serving = self.serving.lock();
+            let serving = self.serving.try_lock_for(SHORT_WAIT);
+            let _serving = serving.unwrap_or_else(|| while_waiting(|| self.serving.lock()));
             let id = {
                 let mut ready = self.ready.lock();
                 if ready.done >= until {
@@ -522,7 +570,11 @@ impl Blocked {
                 ready.queued.remove(&id);
                 id
             };
-            let woke = self.serve_key(server, &id);
+            let woke = if self.waiting_for(&id) > FEW {
+                while_waiting(|| self.serve_key(server, &id))
+            } else {
+                self.serve_key(server, &id)
+            };
             let mut ready = self.ready.lock();
             ready.done += 1;
             self.unserved.fetch_sub(1, Relaxed);
@@ -530,6 +582,10 @@ impl Blocked {
                 until = ready.made;
             }
         }
+    }
+
+    fn waiting_for(&self, id: &(usize, Bytes)) -> usize {
+        self.waiters.lock().by_key.get(id).map_or(0, |lines| lines.iter().map(BTreeMap::len).sum())
     }
 
     /// Goes through those who wait for a key now. True when they changed keys that others wait for.
@@ -564,6 +620,7 @@ impl Blocked {
     pub fn poll(&self, server: &Server, waiter: &Waiter) {
         self.try_again(server, waiter);
         self.serve(server);
+        self.expire_found(server);
     }
 
     /// Runs a waiting command again.
@@ -583,9 +640,12 @@ impl Blocked {
             }
         };
         let retried = Pipeline::retry(server, &mut session, &waiter.args);
+        if !retried.expired.is_empty() {
+            self.expired.lock().extend(retried.expired);
+        }
         let mut place = waiter.place.lock();
         let notes = if let Place::Running(notes) = *place { notes } else { Notes::default() };
-        let end = if retried.served { Some(End::Served) } else { notes.end };
+        let end = if retried.ran == Ran::Served { Some(End::Served) } else { notes.end };
         *place = match end {
             Some(end) => Place::Ended(session, end),
             None => Place::Parked(session),
@@ -600,6 +660,10 @@ impl Blocked {
         match end {
             Some(End::Served) => Tried::Served { woke: retried.woke || notes.again },
             Some(_) => Tried::Over,
+            None if retried.ran == Ran::Busy => {
+                self.held_up.lock().extend(waiter.keys.iter().map(|key| (waiter.db, key.clone())));
+                Tried::Busy
+            }
             None => Tried::InVain,
         }
     }

@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
-    blocking::{End, ROLE_CHANGED, Retried, Session, Wait},
+    blocking::{End, ROLE_CHANGED, Ran, Retried, Session, Wait},
     error::lossy,
     scripting,
 };
 use crate::{
     config::SyncMode,
-    keyspace::{self, Keyspace, LockPlan, Locked, Transaction},
+    keyspace::{self, Keyspace, LockPlan, Locked, Transaction, while_waiting},
     net::{
         Client, Reply,
         resp::{Limits, ProtocolError},
@@ -95,6 +95,8 @@ pub struct Pipeline<'a> {
     retry: Retry,
     /// Whether it has changed keys that others wait for, and left them to its caller.
     woke: bool,
+    /// Keys that a retry found expired, and has left to its caller.
+    expired: Vec<(usize, Bytes)>,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     /// Whether something was committed whose durability the replies have to wait for.
@@ -110,6 +112,8 @@ enum Retry {
     Yes,
     /// It does, and the command found nothing again.
     InVain,
+    /// It does, and a script that does not end holds the command's keys.
+    Busy,
 }
 
 /// Time, read once a command.
@@ -177,6 +181,7 @@ impl<'a> Pipeline<'a> {
             on_pool: false,
             retry: Retry::No,
             woke: false,
+            expired: Vec::new(),
             open: 0,
             awaits_sync: false,
             clock: Clock::start(&server.keyspace),
@@ -330,7 +335,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
-    /// yet is left in the session.
+    /// yet is left in the session. Nobody else is served meanwhile: that is left to the caller, who may be the one who serves.
     pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
         let Session { client, reply, scratch, undurable } = session;
         // What its command sends to the client itself must not overtake the reply.
@@ -338,29 +343,43 @@ impl<'a> Pipeline<'a> {
         info.hold_outbox(true);
         let start = reply.len();
         let mut pipeline = Pipeline::begin(server, client, reply, scratch);
-        // Where it runs now it must not be put off once more.
-        pipeline.on_pool = true;
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
             // What else is checked was when it began to wait.
             if may_write(server, pipeline.client, command.spec, args) {
-                pipeline.execute(command, args);
+                pipeline.execute_here(command, args);
             } else {
                 pipeline.error(ROLE_CHANGED);
                 command.stats.failed.fetch_add(1, Relaxed);
             }
         }
         pipeline.commit();
-        let retried = Retried { served: pipeline.retry != Retry::InVain, woke: pipeline.woke };
-        if retried.served {
+        let ran = match pipeline.retry {
+            Retry::No | Retry::Yes => Ran::Served,
+            Retry::InVain => Ran::InVain,
+            Retry::Busy => Ran::Busy,
+        };
+        if ran == Ran::Served {
             pipeline.end_request(start, args);
         }
         if std::mem::take(&mut pipeline.awaits_sync) {
             *undurable = pipeline.tx.take_undurable();
         }
+        let (woke, expired) = (pipeline.woke, std::mem::take(&mut pipeline.expired));
         pipeline.finish(args);
         info.hold_outbox(false);
-        retried
+        Retried { ran, woke, expired }
+    }
+
+    /// Executes a command of a retry to its end: what would be put off to the blocking pool otherwise runs here, and keeps no other task from
+    /// running.
+    fn execute_here(&mut self, command: &'a Command, args: &[Bytes]) {
+        let is_long =
+            command.spec.flags.has(Flags::BLOCKING_POOL) || matches!(self.execute(command, args), Outcome::Pool(_));
+        if is_long {
+            self.on_pool = true;
+            while_waiting(|| self.execute(command, args));
+        }
     }
 
     /// Replies to a request that is no RESP; the connection ends after it.
@@ -376,11 +395,8 @@ impl<'a> Pipeline<'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        while keyed && !self.lock(command, args) {
-            // That a script does not end is no reason to end a wait.
-            if self.retry == Retry::No {
-                return self.refuse(Some(command), &busy(self.server));
-            }
+        if keyed && !self.lock(command, args) {
+            return self.busy(command);
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
@@ -408,7 +424,7 @@ impl<'a> Pipeline<'a> {
         let mut plan = self.plan(command, args);
         let outcome = loop {
             if self.tx.lock_plan(&mut plan) == Locked::Busy {
-                return self.refuse(Some(command), &busy(self.server));
+                return self.busy(command);
             }
             let waited = self.clock.lap();
             let (db, multi) = (self.client.db(), self.client.multi.clone());
@@ -430,6 +446,15 @@ impl<'a> Pipeline<'a> {
         };
         self.commit();
         outcome
+    }
+
+    /// A script that does not end holds the keys of a command. That is no reason to end a wait.
+    fn busy(&mut self, command: &Command) -> Outcome {
+        if self.retry == Retry::No || self.client.denies_blocking() {
+            return self.refuse(Some(command), &busy(self.server));
+        }
+        self.retry = Retry::Busy;
+        Outcome::Next
     }
 
     /// What a planned command is known to need.
@@ -595,7 +620,12 @@ impl<'a> Pipeline<'a> {
             after.into_iter().for_each(|after| self.server.after_commit(after));
         }
         if self.tx.found_expired() {
-            self.server.expire_found(self.tx.take_expired());
+            let found = self.tx.take_expired();
+            match self.retry {
+                Retry::No => self.server.expire_found(found),
+                // Deleting them makes keys ready, and serves who waits for these: not while a command is being served.
+                _ => self.expired.extend(found),
+            }
         }
         self.server.events.tracking.deliver();
         match committed {

@@ -107,9 +107,10 @@ impl ExpiryQueue {
 impl SlotEnv {
     /// A key that the queue cannot hold is for the sweep.
     fn leave_to_sweep(&self, due: &Due) {
-        let slots = self.slots.get().into_iter().flatten().filter_map(Weak::upgrade);
-        let mut of_key = slots.filter(|slot| slot.db() == due.db && slot.number() == due.slot);
-        of_key.next().into_iter().for_each(|slot| slot.unqueued.note(due.at));
+        let slot = self.slots.get().and_then(|slots| slots.get(due.db * self.slots_per_database + due.slot));
+        if let Some(slot) = slot.and_then(Weak::upgrade) {
+            slot.unqueued.note(due.at);
+        }
     }
 }
 
@@ -122,7 +123,7 @@ impl Unqueued {
         self.0.fetch_min(at, Relaxed);
     }
 
-    /// The slot's data are others now.
+    /// Nothing is known any more: the slot is to be swept.
     pub fn forget(&self) {
         self.0.store(0, Relaxed);
     }
@@ -139,15 +140,20 @@ impl Unqueued {
 
 impl Keyspace {
     /// Deletes those of these keys that have expired, and the expired fields of those that are hashes. The observer is told. Must not be
-    /// called with keys locked. Returns how many keys have expired.
+    /// called with keys locked. Those that a script which does not end holds are left to the sweep. Returns how many keys have expired.
     pub fn expire(&self, keys: &[(usize, Bytes)]) -> Result<usize, Error> {
         let mut tx = self.transaction();
         let mut gone = Vec::new();
         for (db, key) in keys {
-            if tx.lock(std::iter::once((*db, &**key)), true) == Locked::CommitFirst {
+            let mut locked = tx.lock(std::iter::once((*db, &**key)), true);
+            if locked == Locked::CommitFirst {
                 self.commit_expired(&mut tx, &mut gone)?;
                 // With nothing pending it waits for the key instead.
-                let _ = tx.lock(std::iter::once((*db, &**key)), true);
+                locked = tx.lock(std::iter::once((*db, &**key)), true);
+            }
+            if locked != Locked::Yes {
+                self.slot(*db, key).unqueued.forget();
+                continue;
             }
             if let Some(expired) = self.expire_locked(&mut tx, *db, key)? {
                 gone.push((*db, key, expired));
@@ -200,6 +206,9 @@ pub(super) fn run(keyspace: &Keyspace, stopped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(sleep) {
         sleep = MAX_SLEEP;
         let Some(observer) = keyspace.env.observer.get() else { continue };
+        if !keyspace.locks.is_overtime() {
+            observer.unhindered();
+        }
         if !observer.expires() {
             continue;
         }

@@ -73,7 +73,7 @@ impl KeyLocks {
                     if let Some(guard) = self.lock_within(stripe, exclusive, PATIENCE) {
                         return Some(guard);
                     }
-                    if self.overtime.load(Ordering::Relaxed) > 0 {
+                    if self.is_overtime() {
                         return None;
                     }
                 }
@@ -99,6 +99,11 @@ impl KeyLocks {
         }
     }
 
+    /// Whether somebody holds stripes for too long.
+    pub(super) fn is_overtime(&self) -> bool {
+        self.overtime.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn try_lock(&self, stripe: usize, exclusive: bool) -> Option<StripeGuard<'_>> {
         let lock = &self.stripes[stripe];
         if exclusive { lock.try_write().map(StripeGuard::Exclusive) } else { lock.try_read().map(StripeGuard::Shared) }
@@ -122,8 +127,8 @@ impl KeyLocks {
     }
 }
 
-/// Runs something that waits, and lets the tasks that its thread would run be run by others.
-fn while_waiting<T>(f: impl FnOnce() -> T) -> T {
+/// Runs something that waits or takes long, and lets the tasks that its thread would run be run by others.
+pub(crate) fn while_waiting<T>(f: impl FnOnce() -> T) -> T {
     let workers = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
     if workers { tokio::task::block_in_place(f) } else { f() }
 }

@@ -47,6 +47,7 @@ pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
 pub use expire::{Expired, KeyGone};
 pub use housekeeping::{Housekeeping, HousekeepingOptions};
+pub(crate) use locks::while_waiting;
 pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
@@ -133,6 +134,7 @@ impl Keyspace {
             unflushed_total: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),
+            slots_per_database: options.slots,
             retiring: AtomicUsize::new(0),
             newest_record: AtomicU64::new(0),
             last_version: AtomicU64::new(0),
@@ -341,7 +343,9 @@ impl Keyspace {
         if received.is_none() && slot.store().is_none() {
             return Ok(());
         }
-        slot.install(received, applied, || self.locks.lock_all())
+        let installed = slot.install(received, applied, || self.locks.lock_all());
+        self.env.settled();
+        installed
     }
 
     /// Makes a slot's engine durable.

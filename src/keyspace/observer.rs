@@ -25,6 +25,10 @@ pub trait KeyObserver: Send + Sync {
     /// Changes were made that no client asked for, and the locks that they needed are free again.
     fn settled(&self);
 
+    /// No keys are held for too long: what was given up because of that may be tried again. Called several times a second, with nothing
+    /// locked.
+    fn unhindered(&self);
+
     /// Whether expired keys are to be deleted now.
     fn expires(&self) -> bool;
 

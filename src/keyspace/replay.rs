@@ -46,6 +46,13 @@ impl Keyspace {
     /// Applies a run of whole records from a master that ends at `end`, exactly as it stands in the master's log. All of it is checked
     /// before anything is applied: it must continue the slot's log, and end where the master says.
     pub fn apply_run(&self, slot: &Slot, run: &Bytes, end: Position) -> Result<(), Error> {
+        let applied = self.apply_groups(slot, run, end);
+        // Also where a later group failed: the ones before it are there.
+        self.env.settled();
+        applied
+    }
+
+    fn apply_groups(&self, slot: &Slot, run: &Bytes, end: Position) -> Result<(), Error> {
         for group in split(run, start_of(slot.position(), run, end)?, end)? {
             let bytes = &run[group.start..group.end];
             match group.alone() {
@@ -79,7 +86,6 @@ impl Keyspace {
             }
             committed?;
         }
-        self.env.settled();
         Ok(())
     }
 }

@@ -54,8 +54,9 @@ pub struct SlotEnv {
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
     pub(super) databases: DatabaseMap,
     pub(super) expiry: ExpiryQueue,
-    /// All slots, once they are there.
+    /// All slots, once they are there: those of the first database, by number, then those of the next.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
+    pub(super) slots_per_database: usize,
 }
 
 impl SlotEnv {

@@ -4,7 +4,7 @@ use std::thread;
 
 use rand::RngExt;
 
-use crate::common::{Conn, DEADLINE, Node, Reply, rng, wait_for};
+use crate::common::{Conn, DEADLINE, Node, NodeOptions, Reply, rng, wait_for};
 
 /// Sends a command that will wait, and waits until `count` commands do.
 #[track_caller]
@@ -137,6 +137,48 @@ fn chains() {
     conn.run("RPUSH one z");
     assert_eq!((waiters[0].read(), waiters[1].read()), (Reply::bulk("z"), Reply::bulk("z")));
     assert_eq!(conn.run("LRANGE one 0 -1"), Reply::bulks(&["z"]));
+}
+
+/// Who is served finds keys expired that nobody has deleted yet: that they go may make others ready.
+#[test]
+fn expired_keys_met_while_serving() {
+    let node = Node::start();
+    let mut conn = node.conn();
+    conn.run("DEBUG SET-ACTIVE-EXPIRE 0").expect_ok();
+    let mut waiters = waiting(&node, &["BLMOVE l m LEFT LEFT 0", "BLPOP a b 0", "BLPOP a other 0"]);
+    for key in ["m", "a"] {
+        conn.call(&["SET", key, "v", "PX", "20"]).expect_ok();
+    }
+    thread::sleep(std::time::Duration::from_millis(40));
+    assert_eq!(conn.run("RPUSH l 1"), Reply::Int(1));
+    assert_eq!(waiters[0].read(), Reply::bulk("1"));
+    assert_eq!(conn.run("LRANGE m 0 -1"), Reply::bulks(&["1"]));
+    assert_eq!(conn.run("RPUSH b 2"), Reply::Int(1));
+    assert_eq!(waiters[1].read(), pair("b", "2"));
+    assert_eq!(node.info("stats")["expired_keys"], "1", "the one that was not overwritten");
+    assert_eq!(conn.run("RPUSH a 3"), Reply::Int(1));
+    assert_eq!(waiters[2].read(), pair("a", "3"));
+    assert_eq!(blocked(&node), 0);
+}
+
+/// A script that holds a key of a waiting command holds up that command, and nobody else.
+#[test]
+fn a_long_script_holds_up_only_who_waits_for_its_keys() {
+    let node = NodeOptions::new().set("busy-reply-threshold", 100).start();
+    let mut waiters = waiting(&node, &["BLMOVE l m LEFT LEFT 0", "BLPOP l 0", "BLPOP other 0"]);
+    let mut script = node.conn();
+    script.push(&["EVAL", "while true do end", "1", "m"]);
+    script.flush();
+    wait_for("the script holds its key", DEADLINE, || node.conn().run("GET m").is_error());
+    let mut conn = node.conn();
+    assert_eq!(conn.run("RPUSH l 1 2"), Reply::Int(2));
+    assert_eq!(conn.run("RPUSH other 3"), Reply::Int(1));
+    assert_eq!(waiters[2].read(), pair("other", "3"));
+    assert_eq!(conn.run("LRANGE l 0 -1"), Reply::bulks(&["1", "2"]), "nobody is served before who came first");
+    conn.run("SCRIPT KILL").expect_ok();
+    assert_eq!(waiters[0].read(), Reply::bulk("1"));
+    assert_eq!(waiters[1].read(), pair("l", "2"));
+    assert_eq!(conn.run("LRANGE m 0 -1"), Reply::bulks(&["1"]));
 }
 
 #[test]

@@ -88,6 +88,23 @@ fn what_has_written_runs_to_its_end() {
     assert_eq!(conn.run("GET k"), Reply::bulk("written"));
 }
 
+/// A key whose time comes while a script holds it is not deleted beneath that.
+#[test]
+fn a_key_that_expires_while_a_script_holds_it() {
+    let mut node = node();
+    let mut conn = node.conn();
+    conn.run("SET k v PX 400").expect_ok();
+    let code = "redis.call('persist', KEYS[1]) for i = 1, 3e8 do end return redis.call('get', KEYS[1])";
+    let mut script = begin(&node, &["EVAL", code, "1", "k"]);
+    assert_eq!(script.read(), Reply::bulk("v"));
+    assert_eq!(conn.run("GET k"), Reply::bulk("v"));
+    assert_eq!(node.info("stats")["expired_keys"], "0");
+    let digest = node.digest();
+    node.crash();
+    assert_eq!(node.run("GET k"), Reply::bulk("v"));
+    assert_eq!(node.digest(), digest);
+}
+
 #[test]
 fn many_scripts_on_keys_that_they_do_not_declare() {
     const CLIENTS: usize = 8;
