@@ -66,6 +66,21 @@ fn an_empty_master_empties_its_replica() {
     assert_eq!(replica.run("GET k"), Reply::bulk("v"));
 }
 
+/// Who waits on a replica is served with what a full sync brings.
+#[test]
+fn waiting_readers_are_served() {
+    let master = small().start();
+    master.run("XADD s 1-0 f v");
+    let replica = small().start();
+    let mut reader = replica.conn();
+    reader.push(&["XREAD", "BLOCK", "0", "STREAMS", "s", "0"]);
+    reader.flush();
+    wait_for("the reader waits", DEADLINE, || replica.info("clients")["blocked_clients"] == "1");
+    replica.slaveof(master.port());
+    assert_eq!(reader.read(), master.run("XREAD STREAMS s 0"));
+    wait_synced(&master, &replica);
+}
+
 #[test]
 fn writes_running_during_it() {
     let mut rng = rng();
