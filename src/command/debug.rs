@@ -118,6 +118,11 @@ static SUBCOMMANDS: &[Subcommand] = &[
     },
 ];
 
+/// Whether the subcommand that is asked for locks keys itself, all of them.
+pub fn locks_keys(args: &[Bytes]) -> bool {
+    args.get(1).is_some_and(|name| name.eq_ignore_ascii_case(b"reload") || name.eq_ignore_ascii_case(b"loadaof"))
+}
+
 /// Runs on the blocking pool: a sleep stalls nobody but the one who asked for it.
 pub fn debug(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     let allowed = match ctx.server.config.enable_debug_command() {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::{
     Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
     blocking::{End, ROLE_CHANGED, Ran, Retried, Session, Wait},
+    debug,
     error::lossy,
     scripting,
 };
@@ -39,6 +40,9 @@ const SHOWN: usize = 128;
 
 /// What a client is told that would write on a replica.
 pub(super) const READONLY: &str = "READONLY You can't write against a read only replica.";
+/// What a client is told that asks for more than `max-reply-size` at a time.
+pub(super) const REPLY_TOO_LARGE: CommandError =
+    CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts");
 
 /// What the connection does after a command.
 pub enum Outcome {
@@ -89,6 +93,8 @@ pub struct Pipeline<'a> {
     client: &'a mut Client,
     reply: &'a mut Reply,
     scratch: &'a mut Scratch,
+    /// Bytes of reply that a command may make which keeps its data.
+    max_reply: usize,
     tx: Transaction<'a>,
     after: Vec<After>,
     on_pool: bool,
@@ -169,13 +175,14 @@ impl<'a> Pipeline<'a> {
     /// Opens a transaction for what follows.
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
-        reply.set_limit(reply.len().saturating_add(server.config.max_reply_size()));
+        reply.set_limit(usize::MAX);
         let id = client.id();
         Pipeline {
             server,
             client,
             reply,
             scratch,
+            max_reply: server.config.max_reply_size(),
             tx: server.keyspace.transaction().by(id),
             after: Vec::new(),
             on_pool: false,
@@ -311,11 +318,12 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Whether a command, or one of those queued for EXEC, may take long.
+    /// Whether a command, or one of those queued for EXEC, may take long. An EXEC must not be put off to the pool, and so run again, after
+    /// a command that does more than a transaction takes back.
     fn is_for_pool(&self, spec: &Spec) -> bool {
         let queued = |multi: &super::Multi| {
             let mut specs = multi.queue().iter().filter_map(|queued| self.server.commands.get(queued.command));
-            specs.any(|command| command.spec.flags.has(Flags::BLOCKING_POOL))
+            specs.any(|command| command.spec.flags.has(Flags::BLOCKING_POOL) || acts_at_once(command.spec))
         };
         spec.flags.has(Flags::BLOCKING_POOL) || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
     }
@@ -346,7 +354,7 @@ impl<'a> Pipeline<'a> {
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
             // What else is checked was when it began to wait.
-            if may_write(server, pipeline.client, command.spec, args) {
+            if may_write(server, pipeline.client.db(), command.spec, args) {
                 pipeline.execute_here(command, args);
             } else {
                 pipeline.error(ROLE_CHANGED);
@@ -480,6 +488,9 @@ impl<'a> Pipeline<'a> {
         self.count_from(command.index);
         self.client.begin_command(command.index);
         let (start, events) = (self.reply.len(), self.after.len());
+        if !loses_data_with_reply(command.spec) {
+            self.reply.set_limit(start.saturating_add(self.max_reply));
+        }
         let by = Monitored::Client(self.client.info().addr);
         let watched = self.server.monitors.any() && self.retry == Retry::No;
         if watched && runs_scripts(command.spec) {
@@ -499,8 +510,9 @@ impl<'a> Pipeline<'a> {
             waited: self.retry != Retry::No,
         };
         let mut result = (command.spec.handler)(&mut ctx, args);
+        self.reply.set_limit(usize::MAX);
         if self.reply.take_overflow() && result.is_ok() {
-            result = Err(CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts"));
+            result = Err(REPLY_TOO_LARGE);
         }
         if watched && !runs_scripts(spec) && is_first_end(&result) {
             monitor(&mut self.after, command, db, by, args);
@@ -555,7 +567,7 @@ impl<'a> Pipeline<'a> {
                 let entered = blocked.enter(self.client, command.spec, block, args);
                 let wait = Wait::new(&self.server.events, entered);
                 // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
-                if !may_write(self.server, self.client, command.spec, args) {
+                if !may_write(self.server, self.client.db(), command.spec, args) {
                     blocked.end(&wait, End::Error(ROLE_CHANGED));
                 }
                 self.commit();
@@ -739,21 +751,38 @@ impl<'a> Pipeline<'a> {
     }
 
     fn is_slow(&self, passed: Duration) -> bool {
-        u64::try_from(self.server.config.slowlog_log_slower_than())
-            .is_ok_and(|threshold| passed.as_micros() as u64 >= threshold)
+        is_slow(self.server, passed)
     }
 
     fn log_slow(&self, command: &Command, args: &[Bytes], passed: Duration) {
-        if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
-            self.server.slowlog.record(
-                self.server.config.slowlog_max_len(),
-                self.clock.now() / 1000,
-                passed,
-                args,
-                self.client.info(),
-            );
-        }
+        log_slow(self.server, self.client, self.clock.now(), command, args, passed);
     }
+}
+
+fn is_slow(server: &Server, passed: Duration) -> bool {
+    u64::try_from(server.config.slowlog_log_slower_than()).is_ok_and(|threshold| passed.as_micros() as u64 >= threshold)
+}
+
+/// Enters a command into the slow log; `now` in unix ms.
+fn log_slow(server: &Server, client: &Client, now: u64, command: &Command, args: &[Bytes], passed: Duration) {
+    if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
+        server.slowlog.record(server.config.slowlog_max_len(), now / 1000, passed, args, client.info());
+    }
+}
+
+/// Whether a command may do what no transaction takes back: such a one must not be repeated.
+pub(super) fn acts_at_once(spec: &Spec) -> bool {
+    spec.keys.is_none() && !spec.flags.has(Flags::FAST)
+}
+
+/// Whether what a command answers may be gone afterwards, so that its reply is made whatever its size.
+pub(super) fn loses_data_with_reply(spec: &Spec) -> bool {
+    spec.flags.has(Flags::WRITE) || runs_scripts(spec) && !spec.flags.has(Flags::READONLY)
+}
+
+/// Whether a command waits for somebody who may wait for keys: then it must hold none.
+pub(super) fn releases_keys(spec: &Spec, args: &[Bytes]) -> bool {
+    spec.flags.has(Flags::RELEASES_KEYS) && (spec.name != "debug" || debug::locks_keys(args))
 }
 
 fn is_exec(spec: &Spec) -> bool {
@@ -806,27 +835,27 @@ pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &
     if client.monitors() && (spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::READONLY)) {
         return Err(CommandError::Static("ERR Replica can't interact with the keyspace"));
     }
-    if !may_write(server, client, spec, args) {
+    if !may_write(server, client.db(), spec, args) {
         return Err(CommandError::Static(READONLY));
     }
     admission::refusal(server, flags_of(server, spec, args)).map_or(Ok(()), Err)
 }
 
-/// Whether the command does not write, or this node takes its writes from clients.
-pub(super) fn may_write(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+/// Whether the command, given in this database, does not write, or this node takes its writes from clients.
+pub(super) fn may_write(server: &Server, db: usize, spec: &Spec, args: &[Bytes]) -> bool {
     !server.replication.is_slave()
         || !flags_of(server, spec, args).has(Flags::WRITE)
-        || may_write_apart(server, client, spec, args)
+        || may_write_apart(server, db, spec, args)
 }
 
 /// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
 /// taken out of replication. The log of the others is the master's, and no client's to write.
-fn may_write_apart(server: &Server, client: &Client, spec: &Spec, args: &[Bytes]) -> bool {
+fn may_write_apart(server: &Server, db: usize, spec: &Spec, args: &[Bytes]) -> bool {
     if server.config.slave_read_only() {
         return false;
     }
     let mut keys = Vec::new();
-    spec.keys.collect(client.db(), args, &mut keys);
+    spec.keys.collect(db, args, &mut keys);
     !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(server.keyspace.db(key.db).index()))
 }
 
@@ -855,12 +884,23 @@ pub(super) fn call_within(
     args: &[Bytes],
 ) -> Result<(), CommandError> {
     let db = ctx.client.db();
-    for (key, exclusive) in keys_of(ctx.server, command, db, args) {
-        ctx.tx.ensure(&key.key, exclusive)?;
-    }
-    if command.spec.flags.has(Flags::ALL_KEYS) {
-        ctx.tx.ensure_everything()?;
-        ctx.tx.commit_so_far()?;
+    let committed = if releases_keys(command.spec, args) {
+        ctx.tx.commit_and_release()
+    } else if ctx.tx.resume() == Locked::Busy {
+        return Err(busy(ctx.server));
+    } else {
+        for (key, exclusive) in keys_of(ctx.server, command, db, args) {
+            ctx.tx.ensure(&key.key, exclusive)?;
+        }
+        if command.spec.flags.has(Flags::ALL_KEYS) {
+            ctx.tx.ensure_everything()?;
+            ctx.tx.commit_so_far()
+        } else {
+            true
+        }
+    };
+    if !committed {
+        return Err(CommandError::Static("ERR what was written before could not be committed"));
     }
     let began = Instant::now();
     let outer = std::mem::replace(&mut ctx.within, within);
@@ -883,8 +923,12 @@ pub(super) fn call_within(
         Err(_) => drop(command.stats.failed.fetch_add(1, Relaxed)),
         Ok(()) => {}
     }
+    let passed = began.elapsed();
     command.stats.calls.fetch_add(1, Relaxed);
-    command.stats.usec.fetch_add(began.elapsed().as_micros() as u64, Relaxed);
+    command.stats.usec.fetch_add(passed.as_micros() as u64, Relaxed);
+    if is_slow(ctx.server, passed) {
+        log_slow(ctx.server, ctx.client, ctx.now, command, args, passed);
+    }
     result
 }
 

@@ -43,7 +43,7 @@ pub static PERSISTENCE: &[Spec] = &[
     },
     Spec {
         name: "save",
-        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::BLOCKING_POOL),
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::BLOCKING_POOL).and(Flags::NO_MULTI),
         complexity: "O(N), N being the number of slots.",
         summary: "As BGSAVE, and answers when it is done.",
         handler: save,

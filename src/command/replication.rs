@@ -6,7 +6,8 @@ use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
 use crate::replication::{Followed, RoleReply};
 
 /// Waits for what is being applied and for the disk: not for a runtime thread.
-const CHANGE: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::STALE).and(Flags::BLOCKING_POOL);
+const CHANGE: Flags =
+    Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::STALE).and(Flags::BLOCKING_POOL).and(Flags::RELEASES_KEYS);
 
 const BASE: Spec = Spec {
     name: "",

@@ -42,7 +42,7 @@ pub static SERVER: &[Spec] = &[
     Spec {
         name: "debug",
         arity: -2,
-        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME).and(Flags::BLOCKING_POOL),
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME).and(Flags::BLOCKING_POOL).and(Flags::RELEASES_KEYS),
         complexity: "Depends on subcommand.",
         summary: "Commands for tests of the server.",
         usage: "subcommand [argument ...]",
@@ -81,7 +81,7 @@ pub static SERVER: &[Spec] = &[
     Spec {
         name: "shutdown",
         arity: -1,
-        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME),
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT).and(ANY_TIME).and(Flags::NO_MULTI),
         summary: "Stops the server; all that was written is durable when it ends.",
         usage: "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
         handler: shutdown,

@@ -114,7 +114,7 @@ impl Flags {
     pub const ALL_KEYS: Flags = Flags(1 << 10);
     /// Can hurt in the wrong hands (ACL category `@dangerous`); ADMIN implies it.
     pub const DANGEROUS: Flags = Flags(1 << 11);
-    /// Never enters the slow log, because its arguments are secrets.
+    /// Never enters the slow log: its arguments are secrets, or the commands that it runs enter it themselves.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 12);
 
     /// Comes to know its keys only while it runs: scripts, EXEC, SORT. Runs by itself, with what it turns out to need locked
@@ -135,6 +135,10 @@ impl Flags {
     /// Is no write, but may lead to one or reach other nodes: it publishes, counts a HyperLogLog, or calls other commands, which are refused
     /// or not by themselves. Held back by CLIENT PAUSE WRITE, and not for read-only scripts.
     pub const MAY_REPLICATE: Flags = Flags(1 << 20);
+
+    /// Waits for others who may wait for keys: inside of EXEC what is before it is committed, and all keys are let go of. Never called
+    /// from scripts.
+    pub const RELEASES_KEYS: Flags = Flags(1 << 21);
 
     /// Both sets together.
     pub const fn and(self, other: Flags) -> Flags {

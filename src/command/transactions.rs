@@ -1,8 +1,9 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 //!
-//! Commands are checked when they are queued. EXEC locks the keys of all of them, and those under WATCH, and runs them in one
+//! Commands are checked when they are queued; whether the server lets them run, also when they are executed. EXEC locks the keys of all of them, and those under WATCH, and runs them in one
 //! transaction: readers see all of it or nothing, and so does a log, also after a crash and also when it spans slots. A command over
-//! whole databases in the queue (FLUSHALL, DBSIZE …) makes what stands before it durable on its own.
+//! whole databases in the queue (FLUSHALL, DBSIZE …) commits what stands before it on its own; one that must hold no keys (REPLICAOF …)
+//! also lets go of them, and what follows it is another transaction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::dispatch::{call_within, keys_of, reply_error};
-use super::{CommandError, Ctx, Flags, Group, Keys, Spec, Within};
+use super::dispatch::{
+    READONLY, REPLY_TOO_LARGE, acts_at_once, call_within, flags_of, keys_of, loses_data_with_reply, may_write,
+    reply_error,
+};
+use super::{Command, CommandError, Ctx, Flags, Group, Keys, Spec, Within, admission};
 use crate::events::KeyEvents;
 use crate::keyspace::{Entry, LockPlan};
 use crate::server::Server;
@@ -45,7 +49,12 @@ pub static TRANSACTIONS: &[Spec] = &[
     },
     Spec {
         name: "exec",
-        flags: Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::IN_MULTI).and(Flags::PLANNED),
+        flags: Flags::NOSCRIPT
+            .and(Flags::LOADING)
+            .and(Flags::STALE)
+            .and(Flags::IN_MULTI)
+            .and(Flags::PLANNED)
+            .and(Flags::SKIP_SLOWLOG),
         complexity: "Depends on the queued commands.",
         summary: "Runs the commands queued since MULTI as one.",
         handler: exec,
@@ -113,23 +122,50 @@ impl Multi {
         self.bytes
     }
 
-    /// Adds the keys of all its commands to a plan.
-    pub fn plan(&self, server: &Server, db: usize, plan: &mut LockPlan) {
-        let mut db = db;
-        for queued in self.queue.iter() {
-            let Some(command) = server.commands.get(queued.command) else { continue };
+    /// Its commands, each with its database and its request.
+    fn requests<'m>(
+        &'m self,
+        server: &'m Server,
+        mut db: usize,
+    ) -> impl Iterator<Item = (usize, &'m Command, &'m [Bytes])> {
+        self.queue.iter().filter_map(move |queued| {
+            let command = server.commands.get(queued.command)?;
             if command.spec.name == "select"
                 && let Some(Ok(chosen)) = queued.args.get(1).map(|arg| super::numbers::integer(arg))
             {
-                db = usize::try_from(chosen).unwrap_or(db);
+                db = usize::try_from(chosen).ok().filter(|db| *db < server.keyspace.databases()).unwrap_or(db);
             }
+            Some((db, command, queued.args.as_slice()))
+        })
+    }
+
+    /// Adds the keys of all its commands to a plan.
+    pub fn plan(&self, server: &Server, db: usize, plan: &mut LockPlan) {
+        let (mut acts, mut may_conflict) = (false, false);
+        for (db, command, args) in self.requests(server, db) {
             if command.spec.flags.has(Flags::ALL_KEYS) {
                 plan.add_everything();
             }
-            for (key, exclusive) in keys_of(server, command, db, &queued.args) {
+            acts |= acts_at_once(command.spec);
+            may_conflict |= command.spec.flags.has(Flags::PLANNED) || command.spec.group == Group::Scripting;
+            for (key, exclusive) in keys_of(server, command, db, args) {
                 plan.add(&server.keyspace, &key.key, exclusive);
             }
         }
+        // Then it must not meet a conflict, and so run twice.
+        if acts && may_conflict {
+            plan.add_everything();
+        }
+    }
+
+    /// Why it must not be executed now, if one of its commands would be refused.
+    fn refusal(&self, server: &Server, db: usize) -> Option<CommandError> {
+        self.requests(server, db).find_map(|(db, command, args)| {
+            if !may_write(server, db, command.spec, args) {
+                return Some(CommandError::Static(READONLY));
+            }
+            admission::refusal(server, flags_of(server, command.spec, args))
+        })
     }
 }
 
@@ -154,6 +190,10 @@ fn discard(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
 /// EXEC
 fn exec(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
     let multi = ctx.client.multi.take().ok_or(CommandError::Static("ERR EXEC without MULTI"))?;
+    if let Some(refusal) = multi.refusal(ctx.server, ctx.client.db()) {
+        ctx.client.watched.clear();
+        return Err(CommandError::Text(format!("EXECABORT Transaction discarded because of: {refusal}")));
+    }
     let refused = multi.refused;
     let touched = !refused && !ctx.client.watched.untouched(ctx.tx, ctx.now)?;
     if refused || touched {
@@ -164,14 +204,38 @@ fn exec(ctx: &mut Ctx<'_, '_>, _: &[Bytes]) -> Result<(), CommandError> {
         ctx.reply.null_array();
         return Ok(());
     }
+    // Of the replies those are limited that can be asked for again.
+    let mut limit = ctx.reply.limit();
+    ctx.reply.set_limit(usize::MAX);
     ctx.reply.array(multi.queue.len());
     for queued in multi.queue.iter() {
         let Some(command) = ctx.server.commands.get(queued.command) else { continue };
         let start = ctx.reply.len();
-        match call_within(ctx, Within::Exec, command, &queued.args) {
+        let limited = !loses_data_with_reply(command.spec);
+        if limited {
+            ctx.reply.set_limit(limit);
+        }
+        // A command before it may have made this node a replica.
+        let mut result = if may_write(ctx.server, ctx.client.db(), command.spec, &queued.args) {
+            call_within(ctx, Within::Exec, command, &queued.args)
+        } else {
+            Err(CommandError::Static(READONLY))
+        };
+        ctx.reply.set_limit(usize::MAX);
+        if ctx.reply.take_overflow() && result.is_ok() {
+            result = Err(REPLY_TOO_LARGE);
+        }
+        match result {
             Ok(()) => {}
             Err(suspend @ CommandError::Suspend(_)) => return Err(suspend),
             Err(error) => reply_error(ctx.server, ctx.reply, start, &error),
+        }
+        if !limited {
+            limit = limit.saturating_add(ctx.reply.len().saturating_sub(start));
+        }
+        if ctx.tx.has_failed() {
+            // The commit that follows puts its error in the place of the reply.
+            break;
         }
     }
     ctx.client.watched.clear();

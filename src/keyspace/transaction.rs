@@ -109,6 +109,12 @@ pub struct Transaction<'k> {
     changes: u64,
     /// See [`Transaction::is_awaited`].
     awaited: bool,
+    /// Whether some was committed by [`Transaction::commit_so_far`] since the last commit.
+    early: bool,
+    /// Why that failed.
+    failed: Option<Error>,
+    /// Whether [`Transaction::commit_and_release`] let go of all keys.
+    released: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
     /// Why the pending writes cannot be committed.
@@ -227,6 +233,9 @@ impl<'k> Transaction<'k> {
             effects: 0,
             changes: 0,
             awaited: false,
+            early: false,
+            failed: None,
+            released: false,
             undurable: Vec::new(),
             failed: None,
             by: 0,
@@ -351,9 +360,9 @@ impl<'k> Transaction<'k> {
         self.commands += 1;
     }
 
-    /// Whether there are writes to commit.
+    /// Whether there are writes to commit, or to account for as committed early.
     pub fn pending(&self) -> bool {
-        !self.parts.is_empty()
+        !self.parts.is_empty() || self.early
     }
 
     /// Whether somebody waits for a change of a key that was written since this was last taken: who does is to be served before the next
@@ -580,15 +589,56 @@ impl<'k> Transaction<'k> {
     }
 
     /// Commits what is pending and keeps the locks: for a command over whole databases that must see the writes before it. Those are then
-    /// there whatever becomes of the rest.
-    pub fn commit_so_far(&mut self) -> Result<(), Error> {
-        self.commit_parts()
+    /// there whatever becomes of the rest. If it fails (false), the next [`Transaction::commit`] returns the error and commits nothing.
+    #[must_use]
+    pub fn commit_so_far(&mut self) -> bool {
+        if self.failed.is_none() && !self.parts.is_empty() {
+            self.early = true;
+            self.failed = self.commit_parts().err();
+        }
+        self.failed.is_none()
+    }
+
+    /// [`Transaction::commit_so_far`], and lets go of all keys: for a command that waits for those who need keys themselves.
+    /// [`Transaction::resume`] is to be called before the next one.
+    #[must_use]
+    pub fn commit_and_release(&mut self) -> bool {
+        let committed = self.commit_so_far();
+        self.release();
+        self.released = true;
+        committed
+    }
+
+    /// Locks everything for the commands after [`Transaction::commit_and_release`]: they can no more be run again, and so must meet no
+    /// conflict. May wait for other clients' commands; [`Locked::Busy`] if in vain.
+    pub fn resume(&mut self) -> Locked {
+        if !self.released {
+            return Locked::Yes;
+        }
+        let mut plan = LockPlan::default();
+        plan.add_everything();
+        let locked = self.lock_plan(&mut plan);
+        self.released = locked != Locked::Yes;
+        locked
+    }
+
+    /// Whether [`Transaction::commit_so_far`] failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     /// Commits all pending writes and lets go of all keys. On an error none of them counts as acknowledged: a slot whose log could not
     /// take them has none of them.
     pub fn commit(&mut self) -> Result<(), Error> {
-        let result = self.commit_parts();
+        let result = match self.failed.take() {
+            Some(error) => {
+                self.parts.clear();
+                self.changes = 0;
+                Err(error)
+            }
+            None => self.commit_parts(),
+        };
+        self.early = false;
         self.release();
         result
     }
@@ -598,6 +648,7 @@ impl<'k> Transaction<'k> {
         self.command_spans = false;
         self.held.clear();
         self.all = None;
+        self.released = false;
         self.bytes = 0;
         self.commands = 0;
     }

@@ -38,6 +38,11 @@ impl Reply {
         self.limit = bytes;
     }
 
+    /// How many bytes may wait.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether something was dropped since the last call: then what is encoded is no whole reply.
     pub fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflowed)

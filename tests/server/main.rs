@@ -14,3 +14,4 @@ mod protocol;
 mod push;
 mod refused;
 mod scripting;
+mod transactions;

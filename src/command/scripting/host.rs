@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Call;
 use crate::command::admission::{is_out_of_memory, is_stale, lacks_replicas};
-use crate::command::dispatch::{READONLY, call_within, may_write, reply_error};
+use crate::command::dispatch::{READONLY, call_within, may_write, releases_keys, reply_error};
 use crate::command::{After, Command, CommandError, Ctx, Flags, Lookup, Within};
 use crate::keyspace::Transaction;
 use crate::net::{Client, Reply};
@@ -61,7 +61,9 @@ impl<'h, 'k> ScriptHost<'h, 'k> {
         if !command.spec.arity_fits(args.len()) {
             return Some("ERR Wrong number of args calling Redis command from script");
         }
-        if flags.has(Flags::NOSCRIPT) && self.server.switches.deny_scripts() {
+        // What waits for others who may need the keys of the script would wait for ever.
+        let never = flags.has(Flags::NO_MULTI) || releases_keys(command.spec, args);
+        if never || flags.has(Flags::NOSCRIPT) && self.server.switches.deny_scripts() {
             return Some("ERR This Redis command is not allowed from script");
         }
         if !flags.has(Flags::STALE) && is_stale(self.server) {
@@ -70,7 +72,7 @@ impl<'h, 'k> ScriptHost<'h, 'k> {
         if self.read_only && (flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE)) {
             return Some("ERR Write commands are not allowed from read-only scripts.");
         }
-        if !may_write(self.server, self.client, command.spec, args) {
+        if !may_write(self.server, self.client.db(), command.spec, args) {
             return Some(READONLY);
         }
         // What has begun to write goes on.
