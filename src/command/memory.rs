@@ -3,9 +3,14 @@
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec, numbers};
+use crate::engine::Space;
+use crate::keyspace::Kind;
+use crate::keyspace::types::Handle;
 
 /// Bytes that an entry takes beside its key and value: type, expiry, sequence number, its share of indexes and filters.
 const ENTRY_OVERHEAD: usize = 32;
+/// Elements that MEMORY USAGE looks at unless it is told how many.
+const DEFAULT_SAMPLES: u64 = 5;
 
 const BASE: Spec = Spec {
     name: "",
@@ -40,30 +45,56 @@ static SUBCOMMANDS: &[Spec] = &[
         arity: -3,
         flags: Flags::READONLY,
         keys: Keys::Range { first: 2, last: 2, step: 1 },
-        complexity: "O(1)",
         summary: "Returns the bytes that a key and its value take, before compression.",
+        complexity: "O(N), N being the number of samples.",
         usage: "key [SAMPLES count]",
         handler: usage,
         ..BASE
     },
 ];
 
+/// MEMORY USAGE key [SAMPLES count]
+///
+/// Of a collection the first elements in the order of the engine stand for all: of SAMPLES 0, all of them.
 fn usage(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
-    match args {
-        [_, _, _] => {}
-        [_, _, _, option, count] if option.eq_ignore_ascii_case(b"samples") => {
-            // What Redis would estimate from samples is known here.
-            if numbers::parse_i64(count).ok_or(CommandError::NotInteger)? < 0 {
-                return Err(CommandError::Syntax);
-            }
+    let key = &args[2];
+    let samples = match &args[3..] {
+        [] => DEFAULT_SAMPLES,
+        [option, count] if option.eq_ignore_ascii_case(b"samples") => {
+            let count = numbers::parse_i64(count).ok_or(CommandError::NotInteger)?;
+            u64::try_from(count).map_err(|_| CommandError::Syntax)?
         }
         _ => return Err(CommandError::Syntax),
+    };
+    let Some(entry) = ctx.peek(key)? else {
+        ctx.reply.null();
+        return Ok(());
+    };
+    let mut bytes = (key.len() + entry.value.len() + ENTRY_OVERHEAD) as u64;
+    if let Some(collection) = Handle::of(key, &entry) {
+        // A string in chunks says how long it is.
+        let is_string = collection.kind == Kind::String;
+        bytes += if is_string { collection.len() } else { elements(ctx, &collection, samples)? };
     }
-    match ctx.peek(&args[2])? {
-        Some(entry) => ctx.reply.int((args[2].len() + entry.value.len() + ENTRY_OVERHEAD) as i64),
-        None => ctx.reply.null(),
-    }
+    ctx.reply.int(bytes as i64);
     Ok(())
+}
+
+/// Bytes of a collection's elements, as far as so many tell; 0 = all.
+fn elements(ctx: &mut Ctx<'_, '_>, collection: &Handle, samples: u64) -> Result<u64, CommandError> {
+    let wanted = if samples == 0 { u64::MAX } else { samples };
+    ctx.heavy(wanted.min(collection.len()))?;
+    let (mut seen, mut bytes) = (0, 0);
+    let prefix = collection.element_key(&[]).len();
+    collection.each(&mut ctx.reader(&collection.key), Space::Data, &[], None, false, &mut |suffix, value| {
+        let element = prefix + suffix.len() + ENTRY_OVERHEAD;
+        // A member of a sorted set stands a second time under its score, which takes the place of its hash.
+        let again = if collection.kind == Kind::Zset { element } else { 0 };
+        bytes += (element + value.len() + again) as u64;
+        seen += 1;
+        seen < wanted
+    })?;
+    Ok(if samples == 0 || seen == 0 { bytes } else { bytes.saturating_mul(collection.len()) / seen })
 }
 
 /// The parts of the memory in use that are known, by name, and what remains.

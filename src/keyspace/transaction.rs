@@ -111,14 +111,12 @@ pub struct Transaction<'k> {
     awaited: bool,
     /// Whether some was committed by [`Transaction::commit_so_far`] since the last commit.
     early: bool,
-    /// Why that failed.
+    /// Why that failed, or why the pending writes cannot be committed.
     failed: Option<Error>,
     /// Whether [`Transaction::commit_and_release`] let go of all keys.
     released: bool,
     /// Committed, but perhaps not yet on stable storage.
     undurable: Vec<(&'k Slot, u64)>,
-    /// Why the pending writes cannot be committed.
-    failed: Option<Error>,
     /// Who makes the changes.
     by: u64,
     /// Keys that were found expired.
@@ -237,7 +235,6 @@ impl<'k> Transaction<'k> {
             failed: None,
             released: false,
             undurable: Vec::new(),
-            failed: None,
             by: 0,
             expired: Vec::new(),
         }
@@ -659,9 +656,9 @@ impl<'k> Transaction<'k> {
         }
         let mut parts = std::mem::take(&mut self.parts);
         let changes = std::mem::take(&mut self.changes);
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = &self.failed {
             // Nothing of it has left the overlays.
-            return Err(error);
+            return Err(error.clone());
         }
         let mut failed = Vec::new();
         let result = self.commit_writes(&mut parts, &mut failed);

@@ -56,7 +56,10 @@ pub const DIFFERENCES: &[(&[&str], &str)] = &[
     (&["keys"], "Keys come slot by slot, within a slot in byte order."),
     (&["lastsave"], "The time of the last `BGSAVE`, or of the start; what is written is durable without."),
     (&["memory|doctor", "memory|stats"], "Speaks of this server's caches and engines."),
-    (&["memory|usage"], "Bytes on disk before compression, exactly, with or without `SAMPLES`."),
+    (
+        &["memory|usage"],
+        "Bytes on disk before compression; of a collection, estimated from the first `SAMPLES` elements on disk.",
+    ),
     (&["object|encoding"], "The encoding that Redis 7.0 would choose; nothing is stored that way here."),
     (&["object|refcount"], "Always 1: integers are not shared."),
     (
