@@ -10,7 +10,7 @@ use super::record::{RECORD_HEADER_LEN, Record, looks_like_record};
 use super::{Error, FILE_HEADER_LEN, Position};
 
 /// A good record behind a bad one has an index at most this far ahead.
-const HORIZON: u64 = 1 << 32;
+pub(super) const HORIZON: u64 = 1 << 32;
 
 /// What [`recover`] found.
 #[derive(Debug)]
