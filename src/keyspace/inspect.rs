@@ -46,7 +46,7 @@ pub fn may_be_pruned(entry: &Entry, applied: &Applied) -> bool {
 
 /// Verifies what docs/encodings.md says of the collection at `key`: that its elements decode, are as many as the entry says, and agree
 /// with each other. Calls `flaw` with each thing that is wrong. Where elements may have been pruned, only what is there is verified.
-/// Returns how many elements it has, in both spaces.
+/// Returns how many elements it has.
 pub fn verify_collection(
     engine: &Engine,
     key: &Bytes,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::files::{self, Log, LogFile};
+use super::files::{self, Log, LogFile, SlotKey};
 use super::lock::{self, Lock};
 use super::scan::{Damage, Item, Torn, scan};
 use super::select::Selection;
@@ -92,6 +92,43 @@ struct JsonRecord<'a> {
     effects: Vec<Value>,
 }
 
+/// A record of which something is shown.
+struct Shown<'a> {
+    slot: Option<SlotKey>,
+    file: &'a str,
+    /// Where it begins.
+    start: u64,
+    record: &'a Record<'a>,
+    participants: &'a [Participant],
+    /// Effects in it.
+    count: usize,
+    /// Those that were asked for.
+    effects: &'a [Vec<&'a [u8]>],
+}
+
+impl<'a> Shown<'a> {
+    fn json(&self) -> JsonRecord<'a> {
+        let end = self.record.end;
+        let participant = |p: &Participant| json!({ "slot": format!("db{}:{}", p.db, p.slot), "index": p.index });
+        let effect = |args: &Vec<&[u8]>| Value::from(args.iter().map(|arg| json_bytes(arg)).collect::<Vec<_>>());
+        JsonRecord {
+            slot: self.slot.map(|(db, slot)| format!("db{db}:{slot}")),
+            file: self.file,
+            filenum: end.filenum,
+            start: self.start,
+            offset: end.offset,
+            term: end.term,
+            index: end.index,
+            chain: format!("{:016x}", end.chain),
+            time: self.record.time,
+            bytes: end.offset - self.start,
+            participants: self.participants.iter().map(participant).collect(),
+            effect_count: self.count,
+            effects: self.effects.iter().map(effect).collect(),
+        }
+    }
+}
+
 impl Dump<'_, '_> {
     fn log(&mut self, log: &Log) -> Result<ControlFlow<()>, Error> {
         for file in &log.files {
@@ -168,8 +205,9 @@ impl Dump<'_, '_> {
             return Ok(());
         }
         self.shown += 1;
+        let shown = Shown { slot: log.slot, file, start, record, participants: &participants, count, effects: &chosen };
         if self.args.json {
-            return self.json(log, file, start, record, &participants, count, &chosen);
+            return self.json_line(&shown.json());
         }
         if let Some(headline) = headline.take() {
             writeln!(self.terminal.out, "{headline}")?;
@@ -204,38 +242,6 @@ impl Dump<'_, '_> {
             writeln!(self.terminal.out)?;
         }
         Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn json(
-        &mut self,
-        log: &Log,
-        file: &str,
-        start: u64,
-        record: &Record<'_>,
-        participants: &[Participant],
-        effect_count: usize,
-        effects: &[Vec<&[u8]>],
-    ) -> Result<(), Error> {
-        let end = record.end;
-        let participant = |p: &Participant| json!({ "slot": format!("db{}:{}", p.db, p.slot), "index": p.index });
-        let effect = |args: &Vec<&[u8]>| Value::from(args.iter().map(|arg| json_bytes(arg)).collect::<Vec<_>>());
-        let line = JsonRecord {
-            slot: log.slot.map(|(db, slot)| format!("db{db}:{slot}")),
-            file,
-            filenum: end.filenum,
-            start,
-            offset: end.offset,
-            term: end.term,
-            index: end.index,
-            chain: format!("{:016x}", end.chain),
-            time: record.time,
-            bytes: end.offset - start,
-            participants: participants.iter().map(participant).collect(),
-            effect_count,
-            effects: effects.iter().map(effect).collect(),
-        };
-        self.json_line(&line)
     }
 
     fn json_line(&mut self, line: &impl Serialize) -> Result<(), Error> {

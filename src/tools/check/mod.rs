@@ -91,7 +91,7 @@ pub fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<Verdict, Error> {
     let target = target(args)?;
     // Held to the end.
     let _lock = match lock::data_folder_of(dir) {
-        Some(data) if !matches!(target, Target::Save(_) | Target::Snapshot) => Some(locked(&data)?),
+        Some(data) if !matches!(target, Target::Save(_) | Target::Saves | Target::Snapshot) => Some(locked(&data)?),
         _ => None,
     };
     match target {
@@ -103,6 +103,10 @@ pub fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<Verdict, Error> {
         Target::Save(slots) => {
             report.expect(tree_size(dir));
             save::check_save(dir, &slots, &mut report)?;
+        }
+        Target::Saves => {
+            report.expect(tree_size(dir));
+            save::check_dumps(dir, &mut report)?;
         }
         Target::Snapshot => {
             report.expect(tree_size(dir));
@@ -129,7 +133,9 @@ enum Target {
     Slot(node::SlotFolder),
     /// A BGSAVE, with its slots.
     Save(Vec<(usize, usize)>),
-    /// One slot of it.
+    /// A `dump-path` with several.
+    Saves,
+    /// One slot of one.
     Snapshot,
     /// A RocksDB by itself.
     Engine,
@@ -151,9 +157,11 @@ fn target(args: &Args) -> Result<Target, Error> {
     if has("CURRENT") {
         return Ok(Target::Engine);
     }
-    let slots = save::slots_in(dir)?;
-    if slots.iter().any(|&(db, slot)| save::folder_of(dir, db, slot).join("info").exists()) {
+    if let Some(slots) = save::slots_of(dir)? {
         return Ok(Target::Save(slots));
+    }
+    if save::holds_saves(dir)? {
+        return Ok(Target::Saves);
     }
     let nothing = || {
         format!(

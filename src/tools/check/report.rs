@@ -93,14 +93,19 @@ impl fmt::Display for Finding {
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
-    /// Slots with data, snapshots included.
+    /// Slots with data.
     pub slots: u64,
+    /// Snapshots of slots, in saves.
+    pub saved_slots: u64,
     pub keys: u64,
     pub elements: u64,
     /// Elements of collections that are no more, which compaction has yet to drop.
     pub orphans: u64,
     pub binlog_files: u64,
     pub records: u64,
+    /// Those that the engines do not hold yet.
+    pub replayed_records: u64,
+    pub replayed_bytes: u64,
     /// Bytes of binlogs and table files.
     pub bytes: u64,
 }
@@ -209,15 +214,16 @@ impl<'r, 't> Report<'r, 't> {
         if self.unsaid > 0 {
             writeln!(self.terminal.out, "{} more findings are not shown", self.unsaid)?;
         }
-        let Totals { slots, keys, elements, orphans, binlog_files, records, bytes } = self.totals;
+        let Totals { slots, saved_slots, keys, elements, orphans, binlog_files, records, bytes, .. } = self.totals;
         let count = indicatif::HumanCount;
         let s = crate::tools::text::plural;
         writeln!(
             self.terminal.out,
-            "{}: {} slot{} with {} key{} and {} element{}, {} record{} in {} binlog file{}, {} in {:.1?}",
+            "{}: {} slot{}{} with {} key{} and {} element{}, {} record{} in {} binlog file{}, {} in {:.1?}",
             checked.display(),
             count(slots),
             s(slots),
+            if saved_slots == 0 { String::new() } else { format!(" and {} in saves", count(saved_slots)) },
             count(keys),
             s(keys),
             count(elements),
@@ -235,6 +241,15 @@ impl<'r, 't> Report<'r, 't> {
                 self.terminal.out,
                 "{} element{s} {are} left of deleted collections, for compaction to drop",
                 count(orphans)
+            )?;
+        }
+        if self.totals.replayed_records > 0 {
+            let Totals { replayed_records, replayed_bytes, .. } = self.totals;
+            let (records, s) = (count(replayed_records), s(replayed_records));
+            writeln!(
+                self.terminal.out,
+                "the next start replays {records} record{s} ({})",
+                indicatif::BinaryBytes(replayed_bytes)
             )?;
         }
         let others: Vec<String> = [(self.warnings, "warning"), (self.notes, "note")]

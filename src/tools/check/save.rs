@@ -37,6 +37,23 @@ pub fn slots_in(dir: &Path) -> Result<Vec<(usize, usize)>, Error> {
     Ok(slots)
 }
 
+/// The slots of a save; `None` if the folder is none.
+pub fn slots_of(dir: &Path) -> Result<Option<Vec<(usize, usize)>>, Error> {
+    let slots = slots_in(dir)?;
+    let is_save = slots.iter().any(|&(db, slot)| folder_of(dir, db, slot).join("info").exists());
+    Ok(is_save.then_some(slots))
+}
+
+/// Whether the folder is a `dump-path` with saves.
+pub fn holds_saves(dir: &Path) -> Result<bool, Error> {
+    for (_, path) in folders_in(dir)? {
+        if slots_of(&path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn folders_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -82,7 +99,7 @@ pub fn check_save(save: &Path, slots: &[(usize, usize)], report: &mut Report<'_,
 pub fn check_snapshot(folder: &Path, slot: Option<(usize, usize)>, report: &mut Report<'_, '_>) -> Result<(), Error> {
     let mut scope = slot.map_or_else(Scope::default, |(db, slot)| Scope::of_slot(db, slot));
     report.begin(&folder.display().to_string());
-    report.totals.slots += 1;
+    report.totals.saved_slots += 1;
     let path = folder.join("info");
     let bad = |what: String| scope.finding(Severity::Damage, &path, what, BAD_SAVE);
     let info = match read_info(folder) {
