@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use haypile::binlog::{self, Draft, Participant, Position, RecordStream, Writer, put_effect};
+use haypile::engine::Engine;
 
 use crate::common::haypile;
 use crate::folders::{engine_dir, files, flip, killed, log_dir, saves};
@@ -91,6 +92,16 @@ const CASES: &[Case] = &[
         said: &["db0:1", "header checksum mismatch, with whole records after it from offset 64"],
     },
     Case {
+        name: "the header of the file that the engine's position is in",
+        harm: |data| {
+            let applied = Engine::applied_in(&engine_dir(data, 0, 1)).expect("a position");
+            flip(&binlog::file_path(&log_dir(data, 0, 1), applied.position.filenum), 30);
+        },
+        code: 2,
+        severity: "DAMAGE",
+        said: &["db0:1", "header checksum mismatch", "makes the slot read-only"],
+    },
+    Case {
         name: "a file under another one's name",
         harm: |data| {
             let files = files(&log_dir(data, 0, 1), "binlog.");
@@ -105,7 +116,7 @@ const CASES: &[Case] = &[
         harm: |data| fs::remove_file(&files(&log_dir(data, 0, 0), "binlog.")[1]).expect("a file"),
         code: 2,
         severity: "DAMAGE",
-        said: &["db0:0", "file 1 of the log is missing"],
+        said: &["db0:0", "binlog.0000000002 offset 0: file 1 of the log is missing"],
     },
     Case {
         name: "the file with the engine's position is gone",

@@ -57,6 +57,8 @@ struct Checker<'c, 'r, 't> {
     first: Option<Position>,
     /// The end of what has been read.
     tail: Option<Position>,
+    /// What the next file must continue; `None` where that is not known.
+    joint: Option<Position>,
     /// Whether records were found to end exactly where the engine stands.
     applied_found: bool,
     /// Behind the engine's position: what a start replays.
@@ -74,6 +76,7 @@ impl<'c, 'r, 't> Checker<'c, 'r, 't> {
             report,
             first: None,
             tail: None,
+            joint: None,
             applied_found: false,
             replayed: (0, 0),
             broken: false,
@@ -94,19 +97,24 @@ impl<'c, 'r, 't> Checker<'c, 'r, 't> {
         self.report.add(self.expected.scope.finding(severity, path, what, advice).at(offset))
     }
 
-    /// Whether a start would read on from a place in the log.
+    /// Whether a start would read a place in the log: it begins at the engine's position, with the header of that file.
     fn is_replayed(&self, filenum: u32, offset: u64) -> bool {
-        self.expected.applied.is_none_or(|applied| (filenum, offset) >= applied.position.place())
+        self.expected.applied.is_none_or(|applied| match offset {
+            0 => filenum >= applied.position.filenum,
+            _ => (filenum, offset) >= applied.position.place(),
+        })
     }
 
     fn file(&mut self, file: &LogFile) -> Result<(), Error> {
         let filenum = file.filenum.unwrap_or_default();
         let before = self.tail;
+        let mut is_followed = true;
         if let (Some(before), Some(filenum)) = (before, file.filenum)
             && before.filenum.checked_add(1) != Some(filenum)
         {
             let what = format!("file {} of the log is missing", before.filenum.wrapping_add(1));
             self.damage(file, 0, what, filenum)?;
+            self.joint = None;
         }
         let mut done = 0;
         let scanned = scan(file, true, &mut |item| {
@@ -123,6 +131,7 @@ impl<'c, 'r, 't> Checker<'c, 'r, 't> {
                     self.record(file, before, &record)?;
                 }
                 Item::Damage(Damage { offset, why, next }) => {
+                    is_followed = next.is_some();
                     let next = next
                         .map_or_else(String::new, |next| format!(", with whole records after it from offset {next}"));
                     self.damage(file, *offset, format!("{why}{next}"), filenum)?;
@@ -145,18 +154,24 @@ impl<'c, 'r, 't> Checker<'c, 'r, 't> {
             )?;
         }
         self.tail = scanned.end.or(self.tail);
+        self.joint = scanned.end.filter(|_| is_followed);
         Ok(())
     }
 
     fn damage(&mut self, file: &LogFile, offset: u64, what: String, filenum: u32) -> Result<(), Error> {
         let replayed = self.is_replayed(filenum, offset);
         self.broken |= replayed;
-        let advice = if replayed { advice::UNREPLAYABLE } else { advice::PASSED };
+        let advice = match replayed {
+            // Without its slot nothing is known of who needs the log.
+            _ if self.expected.slot.is_none() => advice::LOG_ALONE,
+            true => advice::UNREPLAYABLE,
+            false => advice::PASSED,
+        };
         self.add(Severity::Damage, &file.path, offset, what, advice)
     }
 
     fn start(&mut self, file: &LogFile, start: Position) -> Result<(), Error> {
-        if let Some(tail) = self.tail {
+        if let Some(tail) = self.joint {
             let expected = Position { filenum: start.filenum, offset: FILE_HEADER_LEN, ..tail };
             if start != expected {
                 let what =

@@ -66,6 +66,7 @@ mod advice {
         promote a replica and follow it, or restore a save";
     pub const PASSED: &str = "The slot's data hold these records already; a replica or a restore that still needs them cannot have them: \
         take a save (BGSAVE) once the server runs";
+    pub const LOG_ALONE: &str = "Whether a server still needs these records, the check of its data folder says";
     pub const GAP: &str =
         "Log files were removed by hand: the next start makes the slot read-only; promote a replica, or restore a save";
     pub const AHEAD: &str = "A power cut, or a snapshot restored by hand: the next start begins a new log at the engine's position; \
