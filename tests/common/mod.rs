@@ -34,7 +34,7 @@ pub use node::{Node, NodeOptions};
 pub use redis_server::RedisServer;
 pub use resp::{Conn, Reply};
 pub use sync::{Replication, wait_caught_up, wait_connected, wait_equal_digest, wait_link_error, wait_synced};
-pub use tools::{redis_benchmark, redis_cli, run_program};
+pub use tools::{assert_sound, haypile, redis_benchmark, redis_cli, run_program};
 
 use std::time::{Duration, Instant};
 
