@@ -31,6 +31,8 @@ pub mod daemon;
 pub mod engine;
 pub mod events;
 pub mod fsutil;
+#[cfg(test)]
+mod fuzz;
 pub mod keyspace;
 pub mod net;
 pub mod observe;

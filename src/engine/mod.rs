@@ -24,7 +24,7 @@ use element::OpenDb;
 
 pub use batch::Batch;
 pub use element::Space;
-pub use encoding::{Collection, Entry, Kind};
+pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
 pub use options::{Compression, EngineOptions, Shared};
 

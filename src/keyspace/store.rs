@@ -34,7 +34,7 @@ pub(super) struct Layout {
 
 /// Which generations are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Current {
+pub(crate) struct Current {
     pub engine: u64,
     pub log: u64,
 }
@@ -127,7 +127,7 @@ impl Layout {
     }
 }
 
-fn parse(text: &str) -> Option<Current> {
+pub(crate) fn parse(text: &str) -> Option<Current> {
     let mut lines = text.lines();
     if lines.next()? != HEADER {
         return None;
