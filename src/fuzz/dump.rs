@@ -20,8 +20,10 @@ fn bytes(n: usize) -> Bytes {
 }
 
 fn values() -> Vec<Value> {
-    let entry = |ms: u64| StreamEntry { id: StreamId { ms, seq: ms % 2 }, fields: vec![(bytes(1), bytes(ms as usize))] };
-    let stream = Stream { entries: (1..9).map(entry).collect(), last_id: StreamId { ms: 9, seq: 0 }, ..Stream::default() };
+    let entry =
+        |ms: u64| StreamEntry { id: StreamId { ms, seq: ms % 2 }, fields: vec![(bytes(1), bytes(ms as usize))] };
+    let stream =
+        Stream { entries: (1..9).map(entry).collect(), last_id: StreamId { ms: 9, seq: 0 }, ..Stream::default() };
     vec![
         Value::String("a string".into()),
         Value::String("-129".into()),

@@ -15,7 +15,8 @@ fn scratch() -> tempfile::TempDir {
 #[test]
 fn conf() {
     let shipped = include_bytes!("../../conf/haypile.conf").to_vec();
-    let short = b"port : 9221\nbind : 127.0.0.1 ::1\nblock-cache : 64M\nslaveof : 10.0.0.1:9221\n# end\nsync : always\n";
+    let short =
+        b"port : 9221\nbind : 127.0.0.1 ::1\nblock-cache : 64M\nslaveof : 10.0.0.1:9221\n# end\nsync : always\n";
     let dir = scratch();
     let path = dir.path().join("haypile.conf");
     let check = |input: &[u8]| -> Answer {
@@ -67,8 +68,13 @@ fn current() {
 #[test]
 fn listing() {
     let names = ["info", "000012.sst", "CURRENT", "MANIFEST-000004"];
-    let file = |name: &&str| FileEntry { name: name.to_string(), size: 1 << name.len(), checksum: Checksum::of(name.as_bytes()) };
-    let listing = Listing { uuid: "4f7a0c1e-0000-4000-8000-000000000000".into(), files: names.iter().map(file).collect() };
+    let file = |name: &&str| FileEntry {
+        name: name.to_string(),
+        size: 1 << name.len(),
+        checksum: Checksum::of(name.as_bytes()),
+    };
+    let listing =
+        Listing { uuid: "4f7a0c1e-0000-4000-8000-000000000000".into(), files: names.iter().map(file).collect() };
     let tokens = ["\n", " ", "..", "/", "info", "files : ", "18446744073709551615"];
     Fuzz::new("listing", vec![listing.encode().into_bytes()]).tokens(tokens).run(|input| {
         let Ok(text) = std::str::from_utf8(input) else { return 0 };

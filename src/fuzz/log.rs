@@ -73,7 +73,8 @@ fn log_files() {
             answers.push(answer_of(&result, |found| found.records as usize));
         }
         // The sender's reader stops at the end it is given, or fails.
-        let known = |end: &Position| ends.contains(end) || (end.offset == FILE_HEADER_LEN && end.index <= u64::from(RECORDS));
+        let known =
+            |end: &Position| ends.contains(end) || (end.offset == FILE_HEADER_LEN && end.index <= u64::from(RECORDS));
         if let Ok(mut reader) = ChunkReader::open(dir.path(), middle) {
             let mut chunks = 0;
             while let Ok(Some(chunk)) = reader.next_chunk(ends.last().unwrap(), 200, 10) {

@@ -124,8 +124,9 @@ fn record_bodies() {
         seeds.push(body(&of_key));
     }
     let mut tokens: Vec<Vec<u8>> = EFFECTS.iter().map(|effect| body(&[effect])[1..].to_vec()).collect();
-    tokens.extend(["18446744073709551615", "9223372036854775807", "0", "-1", "nan", "inf"].map(|t| {
-        [&[t.len() as u8], t.as_bytes()].concat()
-    }));
+    tokens.extend(
+        ["18446744073709551615", "9223372036854775807", "0", "-1", "nan", "inf"]
+            .map(|t| [&[t.len() as u8], t.as_bytes()].concat()),
+    );
     Fuzz::new("record_bodies", seeds).tokens(tokens).run(check);
 }

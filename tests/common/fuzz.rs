@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 /// How long a target runs when nothing is said.
@@ -170,6 +171,38 @@ impl Mutation {
     }
 }
 
+/// Mutates single inputs, for targets that do not take them from here.
+pub struct Mutator {
+    runner: TestRunner,
+}
+
+impl Mutator {
+    /// What it does follows from the seed.
+    pub fn new(seed: u64) -> Mutator {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Mutator {
+            runner: TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)),
+        }
+    }
+
+    /// The input, one to three steps away.
+    pub fn mutate(&mut self, input: &[u8], tokens: &[Vec<u8>]) -> Vec<u8> {
+        let strategy = proptest::collection::vec(mutation(), 1..4);
+        let mutations = strategy.new_tree(&mut self.runner).expect("a strategy that rejects nothing").current();
+        let corpus = [input.to_vec()];
+        let mut output = input.to_vec();
+        mutations.iter().for_each(|mutation| mutation.apply(&mut output, &corpus, tokens));
+        output
+    }
+}
+
+/// How long each target runs.
+pub fn budget() -> Duration {
+    let seconds = std::env::var("HAYPILE_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs_f64(seconds.unwrap_or(DEFAULT_SECONDS))
+}
+
 /// A target: how inputs for it look.
 pub struct Fuzz {
     name: &'static str,
@@ -195,8 +228,7 @@ impl Fuzz {
     pub fn run(self, check: impl Fn(&[u8]) -> Answer) {
         let Fuzz { name, seeds, tokens } = self;
         let began = Instant::now();
-        let seconds = std::env::var("HAYPILE_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
-        let budget = Duration::from_secs_f64(seconds.unwrap_or(DEFAULT_SECONDS));
+        let budget = budget();
         let seed = seed();
         println!("fuzz {name}: seed {seed} (HAYPILE_TEST_SEED={seed} repeats it)");
 
@@ -247,7 +279,11 @@ impl Fuzz {
                 }
             }
         }
-        println!("fuzz {name}: {inputs} inputs in {:.1} s, {} ways to answer", began.elapsed().as_secs_f64(), known.len());
+        println!(
+            "fuzz {name}: {inputs} inputs in {:.1} s, {} ways to answer",
+            began.elapsed().as_secs_f64(),
+            known.len()
+        );
     }
 }
 
@@ -287,7 +323,8 @@ fn line_for(name: &str, input: &[u8]) -> String {
     format!("a line for tests/fuzz/found/{name}:\n{hex}")
 }
 
-fn seed() -> u64 {
+/// The seed of this run.
+pub fn seed() -> u64 {
     let given = std::env::var("HAYPILE_TEST_SEED").ok().and_then(|text| text.parse().ok());
     given.unwrap_or_else(rand::random)
 }
