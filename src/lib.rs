@@ -32,6 +32,8 @@ pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod events;
+#[cfg(test)]
+mod fuzz;
 pub mod keyspace;
 pub mod net;
 pub mod observe;

@@ -26,7 +26,7 @@ use element::OpenDb;
 
 pub use batch::Batch;
 pub use element::Space;
-pub use encoding::{Collection, Entry, Kind};
+pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
 pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
 

@@ -54,6 +54,8 @@ pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
 pub use store::{Current, Layout};
+#[cfg(test)]
+pub(crate) use store::parse as parse_current;
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 

@@ -132,7 +132,7 @@ impl Layout {
     }
 }
 
-fn parse(text: &str) -> Option<Current> {
+pub(crate) fn parse(text: &str) -> Option<Current> {
     let mut lines = text.lines();
     if lines.next()? != HEADER {
         return None;

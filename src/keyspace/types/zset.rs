@@ -400,7 +400,7 @@ pub fn rank(state: &mut dyn Read, zset: &Handle, member: &[u8], score: f64, limi
 
 /// All members with their scores, in the order of these.
 pub fn load(state: &mut dyn Read, zset: &Handle) -> Result<Vec<(Bytes, f64)>, Error> {
-    let mut members = Vec::with_capacity(usize::try_from(zset.len()).unwrap_or(0));
+    let mut members = Vec::with_capacity(zset.len().min(CHUNK as u64) as usize);
     each_by_score(state, zset, &[], None, false, &mut |member, score| {
         members.push((Bytes::copy_from_slice(member), score));
         true
