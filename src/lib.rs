@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: a module knows those below it in this list, never those above.
 //!
+//! - [`tools`]: the operator's offline tools: `haypile binlog`, `haypile check`
 //! - [`server`]: the `Server` value that wires everything together, start and stop
 //! - [`daemon`]: daemon manners: detaching, pidfile, log files, signals
 //! - [`events`]: who is told of changes to keys
@@ -40,3 +41,4 @@ pub mod replication;
 pub mod script;
 pub mod server;
 pub mod snapshot;
+pub mod tools;

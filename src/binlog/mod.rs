@@ -22,6 +22,7 @@ mod position;
 mod reader;
 mod record;
 mod recovery;
+mod salvage;
 mod writer;
 
 pub use error::Error;

@@ -12,6 +12,7 @@ mod error;
 mod expire;
 mod generations;
 mod housekeeping;
+pub mod inspect;
 mod locks;
 mod observer;
 mod overlay;
@@ -41,7 +42,6 @@ use cache::EntryCache;
 use databases::DatabaseMap;
 use locks::KeyLocks;
 use slot::{Maintenance, SlotEnv};
-use store::Layout;
 
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
 pub use effect::{Effect, LIBRARIES_KEY, Read, State};
@@ -53,6 +53,7 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
+pub use store::{Current, Layout};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 
@@ -118,6 +119,11 @@ pub fn hash_slot(key: &[u8]) -> usize {
         memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])
     });
     usize::from(CRC16.checksum(tagged.unwrap_or(key))) % HASH_SLOTS
+}
+
+/// The slot of a key in a database of so many slots: contiguous ranges of hash slots.
+pub fn slot_of(key: &[u8], slots: usize) -> usize {
+    hash_slot(key) * slots / HASH_SLOTS
 }
 
 impl Keyspace {
@@ -201,7 +207,7 @@ impl Keyspace {
     /// The slot that a key lives in.
     pub fn slot(&self, db: usize, key: &[u8]) -> &Arc<Slot> {
         let slots = &self.db(db).slots;
-        &slots[hash_slot(key) * slots.len() / HASH_SLOTS]
+        &slots[slot_of(key, slots.len())]
     }
 
     /// A transaction for one pipeline.

@@ -12,6 +12,7 @@ mod error;
 mod fetch;
 mod folder;
 mod info;
+pub mod inspect;
 mod listing;
 mod progress;
 pub mod proto;

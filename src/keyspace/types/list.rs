@@ -189,7 +189,8 @@ fn drop_range(list: &Handle, state: &mut dyn State, from: u64, to: u64) {
     (from..to).for_each(|place| state.put_element(Space::Data, at(list, place), None));
 }
 
-fn head(list: &Handle) -> u64 {
+/// The place of the first element.
+pub(super) fn head(list: &Handle) -> u64 {
     list.collection.extra.first_chunk().map_or(MIDDLE, |head| u64::from_le_bytes(*head))
 }
 

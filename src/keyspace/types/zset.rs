@@ -141,7 +141,7 @@ fn from_sortable(sortable: u64) -> f64 {
     f64::from_bits(if sortable >> 63 == 1 { sortable & !(1 << 63) } else { !sortable })
 }
 
-fn by_score(zset: &Handle, score: f64, member: &[u8]) -> Vec<u8> {
+pub(super) fn by_score(zset: &Handle, score: f64, member: &[u8]) -> Vec<u8> {
     zset.element_key(&[&sortable(score).to_be_bytes(), member])
 }
 
