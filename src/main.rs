@@ -12,7 +12,7 @@ use haypile::command::manual;
 use haypile::config::{Config, SETTINGS};
 use haypile::daemon::{self, Detached, Event, Logging, OpenFilesError, PidFile, Signals};
 use haypile::server::Server;
-use haypile::tools::{self, Terminal, Verdict, check, dump, stat};
+use haypile::tools::{self, Terminal, Verdict, check, dump, restore, stat};
 use tokio::runtime;
 
 #[global_allocator]
@@ -48,6 +48,10 @@ Examples:
     haypile binlog dump data/binlog --key 'user:*' --from 2026-01-31T23:00
     haypile check data
 
+  A backup, and the data as they were at some time after it:
+    redis-cli -p 9221 bgsave
+    haypile restore data/dump/20260131-235959 --dir restored --binlog data/binlog --until '2026-02-01 12:30'
+
 Ports: clients connect to PORT; replicas also use PORT+2000 and PORT+10001.
 Signals: SIGTERM and SIGINT stop the server cleanly, SIGHUP opens the log file anew.";
 
@@ -74,6 +78,7 @@ enum Tool {
     #[command(subcommand)]
     Binlog(BinlogTool),
     Check(check::Args),
+    Restore(restore::Args),
     /// Print docs/commands.md: all commands, and where they differ from Redis
     #[command(hide = true)]
     Commands,
@@ -162,6 +167,7 @@ fn main() -> ExitCode {
         Some(Tool::Binlog(BinlogTool::Dump(args))) => return run_tool(|terminal| dump::run(&args, terminal)),
         Some(Tool::Binlog(BinlogTool::Stat(args))) => return run_tool(|terminal| stat::run(&args, terminal)),
         Some(Tool::Check(args)) => return run_tool(|terminal| check::run(&args, terminal)),
+        Some(Tool::Restore(args)) => return run_tool(|terminal| restore::run(&args, terminal)),
         None => serve(&cli.serve),
     };
     exit_code(outcome)

@@ -44,6 +44,7 @@ use locks::KeyLocks;
 use slot::{Maintenance, SlotEnv};
 
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
+pub use commit::LogEnd;
 pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
 pub use expire::{Expired, KeyGone};
@@ -193,6 +194,11 @@ impl Keyspace {
     /// A database by its place on disk, as peers name it.
     pub fn db_on_disk(&self, index: usize) -> &Database {
         &self.databases[index]
+    }
+
+    /// Where the logs of all slots that were ever written end at one moment: a write over several slots is in all of its logs, or in none.
+    pub fn log_ends(&self) -> Vec<LogEnd> {
+        commit::log_ends(self.all_slots())
     }
 
     /// All slots of all databases, in order.
@@ -403,7 +409,7 @@ impl Keyspace {
 /// Data of databases or slots beyond the configured number would become invisible; keys would be looked for in the wrong slot.
 fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Result<(), Error> {
     let layout = db_path.join("LAYOUT");
-    let text = format!("slot-num : {slots}\n");
+    let text = slot_num_line(slots);
     match std::fs::read_to_string(&layout) {
         Ok(found) if found != text => {
             let why = format!("the data were written with {}; slot-num cannot change afterwards", found.trim());
@@ -412,7 +418,7 @@ fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Resul
         Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             disk::create_dir_all(Point::LayoutCreateDir, db_path).map_err(Error::io(db_path))?;
-            disk::replace_file(&Replace::LAYOUT, &layout, text.as_bytes()).map_err(Error::io(&layout))?;
+            write_slot_num(db_path, slots)?;
         }
         Err(e) => return Err(Error::io(&layout)(e)),
     }
@@ -425,6 +431,16 @@ fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Resul
         }
     }
     Ok(())
+}
+
+fn slot_num_line(slots: usize) -> String {
+    format!("slot-num : {slots}\n")
+}
+
+/// Notes how many slots a database has in the folder of all data. Durable when it returns.
+pub fn write_slot_num(db_path: &Path, slots: usize) -> Result<(), Error> {
+    let layout = db_path.join("LAYOUT");
+    disk::replace_file(&Replace::LAYOUT, &layout, slot_num_line(slots).as_bytes()).map_err(Error::io(&layout))
 }
 
 /// [`Position::START`] with no time: what a slot that was never written contains.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::listing::hash_file;
-use super::{BadListing, DATA, FileEntry, INFO, Listing};
+use super::{BadListing, Checksum, DATA, FileEntry, INFO, Listing};
 
 /// How much of a file in a receive folder is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ impl Received {
 /// The engine's folder in a snapshot's folder.
 pub fn data_folder(snapshot: &Path) -> PathBuf {
     snapshot.join(DATA)
+}
+
+/// Size and checksum of a file.
+pub fn file_checksum(path: &Path) -> io::Result<(u64, Checksum)> {
+    hash_file(path)
 }
 
 /// The text of a snapshot's `info`; `None` if there is none.

@@ -1,17 +1,20 @@
 //! The operator's offline tools, subcommands of the `haypile` program: what is in the files of a data folder, and whether it is sound.
 //!
-//! They only read: no file is made, changed or removed. Everything is read in pieces, so memory does not grow with the data.
+//! But for `restore`, which makes a new folder, they only read: no file is made, changed or removed. Everything is read in pieces, so
+//! memory does not grow with the data.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `dump` | `haypile binlog dump`: records as commands |
 //! | `stat` | `haypile binlog stat`: what binlog files hold, in numbers |
 //! | `check` | `haypile check`: whether a data folder, a save or a slot is sound |
+//! | `restore` | `haypile restore`: a data folder from a save and binlogs |
 //! | `files` | the binlog files that a file or folder on the command line means |
 //! | `scan` | going through one binlog file, damaged or still being written |
 //! | `select` | which records and effects are asked for |
 //! | `distinct` | counting different keys in bounded memory |
 //! | `text` | how bytes, times and numbers are written and read |
+//! | `progress` | how far a tool is |
 //! | `lock` | whether a server runs on a data folder |
 
 pub mod check;
@@ -19,6 +22,8 @@ mod distinct;
 pub mod dump;
 mod files;
 mod lock;
+mod progress;
+pub mod restore;
 mod scan;
 mod select;
 pub mod stat;

@@ -5,14 +5,14 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::tools::progress::byte_bar;
 use crate::tools::{Error, Terminal};
 
 /// Findings that are said of one slot; what is beyond is counted.
 const MAX_SAID: u64 = 50;
-const REDRAWS_A_SECOND: u8 = 10;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,16 +129,7 @@ pub struct Report<'r, 't> {
 impl<'r, 't> Report<'r, 't> {
     /// A report that says findings at once, or as JSON at the end.
     pub fn new(terminal: &'r mut Terminal<'t>, json: bool) -> Report<'r, 't> {
-        let target = match terminal.shows_progress {
-            true => ProgressDrawTarget::stderr_with_hz(REDRAWS_A_SECOND),
-            false => ProgressDrawTarget::hidden(),
-        };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        let template = "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}, {eta} left  {msg}";
-        // Without the style it is a plain bar.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        let bar = byte_bar(terminal.shows_progress);
         Report {
             terminal,
             json,
