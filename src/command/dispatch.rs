@@ -20,10 +20,10 @@ use super::{
     scripting,
 };
 use crate::{
-    config::SyncMode,
+    config::{OutputLimits, SyncMode},
     keyspace::{self, Keyspace, LockPlan, Locked, Transaction, while_waiting},
     net::{
-        Client, Reply,
+        Client, Overrun, Replies, Reply, output,
         resp::{Limits, ProtocolError},
     },
     observe::latency,
@@ -56,6 +56,8 @@ pub enum Outcome {
     Held,
     /// Writes the replies and ends.
     Close,
+    /// Ends at once: the client is over a limit.
+    Abort,
 }
 
 /// A command that passed its checks and waits to run on the blocking pool.
@@ -95,6 +97,8 @@ pub struct Pipeline<'a> {
     scratch: &'a mut Scratch,
     /// Bytes of reply that a command may make which keeps its data.
     max_reply: usize,
+    /// What may wait for the client.
+    output: OutputLimits,
     tx: Transaction<'a>,
     after: Vec<After>,
     on_pool: bool,
@@ -176,6 +180,8 @@ impl<'a> Pipeline<'a> {
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
         reply.set_limit(usize::MAX);
+        let output = server.config.client_output_buffer_limit();
+        reply.set_hard_limit(hard_limit(&output, client));
         let id = client.id();
         Pipeline {
             server,
@@ -183,6 +189,7 @@ impl<'a> Pipeline<'a> {
             reply,
             scratch,
             max_reply: server.config.max_reply_size(),
+            output,
             tx: server.keyspace.transaction().by(id),
             after: Vec::new(),
             on_pool: false,
@@ -221,7 +228,26 @@ impl<'a> Pipeline<'a> {
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
         }
-        outcome
+        self.limit_output(outcome)
+    }
+
+    /// Whether the client may go on after a command, with the replies that now wait for it.
+    fn limit_output(&mut self, outcome: Outcome) -> Outcome {
+        if hard_limit(&self.output, self.client) == usize::MAX || self.client.replies() != Replies::On {
+            return outcome;
+        }
+        let info = self.client.info();
+        if self.reply.is_over_hard_limit() {
+            info.overrun(Overrun::Output, self.reply.len());
+        } else {
+            output::enforce(&self.output, info, self.reply.len());
+        }
+        if info.overran().is_some() { Outcome::Abort } else { outcome }
+    }
+
+    /// How long the pipeline has been running, as of its last command.
+    pub fn age(&self) -> Duration {
+        self.clock.last - self.clock.begin
     }
 
     /// The request is done; `start` is where its reply begins.
@@ -339,7 +365,7 @@ impl<'a> Pipeline<'a> {
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
         }
-        outcome
+        self.limit_output(outcome)
     }
 
     /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
@@ -767,6 +793,14 @@ fn is_slow(server: &Server, passed: Duration) -> bool {
 fn log_slow(server: &Server, client: &Client, now: u64, command: &Command, args: &[Bytes], passed: Duration) {
     if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
         server.slowlog.record(server.config.slowlog_max_len(), now / 1000, passed, args, client.info());
+    }
+}
+
+/// Bytes of replies beyond which the client is closed; they are not even made.
+fn hard_limit(limits: &OutputLimits, client: &Client) -> usize {
+    match output::class_limit(limits, client.info()).hard {
+        hard @ 1.. if client.replies() == Replies::On => hard,
+        _ => usize::MAX,
     }
 }
 

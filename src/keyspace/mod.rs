@@ -377,6 +377,11 @@ impl Keyspace {
         Ok(())
     }
 
+    /// Lets nobody write from now on: nothing is committed any more when this returns.
+    pub fn refuse_writes(&self) {
+        self.all_slots().for_each(|slot| slot.refuse_writes());
+    }
+
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.
     pub fn flush_all_engines(&self) -> Result<(), Error> {
         self.sync_logs();
