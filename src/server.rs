@@ -114,6 +114,7 @@ impl Server {
             addresses = ?listener.addrs(),
             dir = %config.dir().display(),
             ms = began.elapsed().as_millis() as u64,
+            replayed = keyspace.replayed(),
             "ready"
         );
         let events = Arc::new(KeyEvents::new(config.clone()));
@@ -288,6 +289,7 @@ impl Server {
             out.push_str("\r\n");
         };
         field("binlog_unflushed_bytes", self.keyspace.unflushed());
+        field("binlog_replayed_records", self.keyspace.replayed());
         field("block_cache_used_bytes", self.keyspace.block_cache_usage() as u64);
         field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
         field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);

@@ -35,6 +35,8 @@ use crate::{
 const MAX_GROUP_COMMANDS: usize = 1024;
 /// Bytes of pending writes after which an open group is committed.
 const MAX_GROUP_BYTES: usize = 1 << 20;
+/// Bytes of arguments that a command may have which runs on the thread that read it: to copy and log more takes long.
+const MAX_INLINE_BYTES: usize = 4 << 20;
 /// Bytes of a command name or argument shown in an error.
 const SHOWN: usize = 128;
 
@@ -224,6 +226,8 @@ impl<'a> Pipeline<'a> {
             self.take_outbox();
         }
         let start = self.reply.len();
+        // Its class, and whether it wants replies, may have changed with the command before.
+        self.reply.set_hard_limit(hard_limit(&self.output, self.client));
         let outcome = self.run_checked(args);
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
@@ -315,7 +319,7 @@ impl<'a> Pipeline<'a> {
             self.reply.simple("QUEUED");
             return Outcome::Next;
         }
-        if self.is_for_pool(spec) {
+        if self.is_for_pool(spec, args) {
             self.commit();
             return Outcome::Pool(PoolCall(command.index));
         }
@@ -346,12 +350,15 @@ impl<'a> Pipeline<'a> {
 
     /// Whether a command, or one of those queued for EXEC, may take long. An EXEC must not be put off to the pool, and so run again, after
     /// a command that does more than a transaction takes back.
-    fn is_for_pool(&self, spec: &Spec) -> bool {
+    fn is_for_pool(&self, spec: &Spec, args: &[Bytes]) -> bool {
         let queued = |multi: &super::Multi| {
             let mut specs = multi.queue().iter().filter_map(|queued| self.server.commands.get(queued.command));
             specs.any(|command| command.spec.flags.has(Flags::BLOCKING_POOL) || acts_at_once(command.spec))
         };
-        spec.flags.has(Flags::BLOCKING_POOL) || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
+        let large = args.iter().map(Bytes::len).sum::<usize>() > MAX_INLINE_BYTES;
+        large
+            || spec.flags.has(Flags::BLOCKING_POOL)
+            || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
     }
 
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
@@ -395,6 +402,7 @@ impl<'a> Pipeline<'a> {
         };
         if ran == Ran::Served {
             pipeline.end_request(start, args);
+            pipeline.limit_output(Outcome::Next);
         }
         if std::mem::take(&mut pipeline.awaits_sync) {
             *undurable = pipeline.tx.take_undurable();

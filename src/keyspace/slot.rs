@@ -43,6 +43,8 @@ pub struct SlotEnv {
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
+    /// Records that recovery applied to the engines at the start.
+    pub(super) replayed: AtomicU64,
     pub(super) cache: EntryCache,
     /// Time of the newest record in any log, ms.
     pub(super) newest_record: AtomicU64,

@@ -36,7 +36,7 @@ const MIN_READ: usize = 4 << 10;
 /// Bytes that a busy connection reads at a time.
 const MAX_READ: usize = 64 << 10;
 /// How many times as long as what has come of a long bulk string the buffer becomes.
-const GROWTH: usize = 4;
+const GROWTH: usize = 8;
 /// A buffer beyond this size that grew for what came ahead is given back once that is executed, in bytes.
 const KEPT_INPUT: usize = 2 * MAX_READ;
 /// Bytes of replies after which they are written before more commands run.
@@ -131,7 +131,7 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                     None => return stream.shutdown().await,
                 }
             }
-            if matches!(pause, Pause::Abort) {
+            if matches!(pause, Pause::Abort) || info.overran().is_some() {
                 return stream.shutdown().await;
             }
             // What they refer to is a part of the input buffer, which the next request may need to grow.
