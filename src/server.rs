@@ -204,8 +204,11 @@ impl Server {
         tracing::warn!(clients = self.clients.len(), "closing clients that did not take their replies in time");
         let server = self.clone();
         // First: what a script has written by the time it is stopped must not be committed.
-        let stopped = tokio::task::spawn_blocking(move || server.stop_writers()).await;
-        if let Err(e) = stopped {
+        let refusing = tokio::task::spawn_blocking(move || {
+            server.replication.stop_following();
+            server.keyspace.refuse_writes();
+        });
+        if let Err(e) = refusing.await {
             tracing::error!("the shutdown did not finish: {e}");
         }
         self.scripts.stop();
@@ -218,19 +221,15 @@ impl Server {
         }
     }
 
-    /// Ends everything that writes. Commands that still run get an error from their commit.
-    fn stop_writers(&self) {
+    fn close(&self) {
+        let began = Instant::now();
         self.replication.stop();
         self.bgsave.stop();
         if let Some(mut housekeeping) = self.housekeeping.lock().take() {
             housekeeping.stop();
         }
+        // A command may still run although its client is gone.
         self.keyspace.refuse_writes();
-    }
-
-    fn close(&self) {
-        let began = Instant::now();
-        self.stop_writers();
         match self.keyspace.flush_all_engines() {
             Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "all data flushed and synced"),
             Err(e) => tracing::error!("some data could not be flushed and will be recovered at the next start: {e}"),
