@@ -164,13 +164,16 @@ impl ClientRegistry {
         self.clients.lock().values().for_each(|client| client.close(how));
     }
 
-    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs or waits; zero
-    /// means that they may stay.
+    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs or waits or they are there to be
+    /// told of something; zero means that they may stay.
     pub fn close_idle(&self, timeout: Duration) {
         if timeout.is_zero() {
             return;
         }
-        let rests = |client: &&Arc<ClientInfo>| !client.is_busy() && !client.is_blocked() && client.idle() >= timeout;
+        let listens = |client: &ClientInfo| client.is_subscriber() || client.is(Mode::Monitor);
+        let rests = |client: &&Arc<ClientInfo>| {
+            !client.is_busy() && !client.is_blocked() && !listens(client) && client.idle() >= timeout
+        };
         for client in self.clients.lock().values().filter(rests) {
             client.close(Closing::Kill);
         }

@@ -189,9 +189,18 @@ fn half_a_command_costs_what_came_of_it() {
     assert!(each < PER_CLIENT, "{each} bytes for half a command");
     assert_eq!(conn.run("GET k"), Reply::bulk("v"));
 
-    // They have said nothing for long enough; who speaks stays.
+    // They have said nothing for long enough; who speaks, listens or waits stays.
+    let listening = [&["SUBSCRIBE", "channel"][..], &["MONITOR"], &["BLPOP", "nothing", "0"]].map(|command| {
+        let mut conn = node.conn();
+        conn.push(command);
+        conn.flush();
+        conn
+    });
     conn.run("CONFIG SET timeout 2").expect_ok();
-    wait_for("the halves to be closed", DEADLINE, || conn.run("INFO clients").text().contains("connected_clients:1\r"));
+    wait_for("the halves to be closed", DEADLINE, || stat_of(&mut conn, "clients", "connected_clients") == 4);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(stat_of(&mut conn, "clients", "connected_clients"), 4, "who listens was closed");
+    drop(listening);
     for mut half in halves {
         let mut rest = Vec::new();
         let _ = half.read_to_end(&mut rest);
@@ -503,6 +512,43 @@ fn out_of_files_and_back() {
     });
     assert!(conn.run("INFO persistence").text().contains("slots_read_only:0\r\n"));
     assert_eq!(node.run("PING"), Reply::Simple("PONG".into()));
+}
+
+/// An engine that finds no descriptor for its data file: its slot refuses writes with the reason, reads go on, the server stops as ever, and the next start
+/// has everything.
+#[test]
+fn an_engine_out_of_files() {
+    let mut node = NodeOptions::new()
+        .set("databases", 1)
+        .set("slot-num", 1)
+        .set("max-write-buffer-size", "2M")
+        .set("write-buffer-size", "1M")
+        .start();
+    let mut conn = node.conn();
+    conn.run("SET first v").expect_ok();
+    limit_files(&node, open_files(&node));
+    let value = "x".repeat(50_000);
+    let mut acknowledged = 0;
+    let refused = wait_some("the engine to fail", DEADLINE, || {
+        let reply = conn.call(&["SET", &format!("k{acknowledged}"), &value]);
+        if reply.is_error() {
+            return Some(reply);
+        }
+        acknowledged += 1;
+        None
+    });
+    assert!(refused.error_text().contains("Too many open files"), "{refused:?}");
+    assert_eq!(conn.run("GET first"), Reply::bulk("v"));
+    let began = Instant::now();
+    let status = node.terminate();
+    assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(10), "the stop took {:?}", began.elapsed());
+    node.start_again();
+    let mut conn = node.conn();
+    for i in 0..acknowledged {
+        assert_eq!(conn.call(&["GET", &format!("k{i}")]), Reply::bulk(&value));
+    }
+    conn.run("SET first w").expect_ok();
 }
 
 /// A value of the largest size, or of 64 MiB unless HAYPILE_TEST_LONG is set: kept, replicated, changed in place, and its memory given back.
