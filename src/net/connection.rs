@@ -37,6 +37,8 @@ const MIN_READ: usize = 4 << 10;
 const MAX_READ: usize = 64 << 10;
 /// How many times as long as what has come of a long bulk string the buffer becomes.
 const GROWTH: usize = 8;
+/// Bytes of a long bulk string from which on it gets all its room: what is not filled yet takes no memory, moving it would.
+const WHOLE_FROM: usize = 8 << 20;
 /// A buffer beyond this size that grew for what came ahead is given back once that is executed, in bytes.
 const KEPT_INPUT: usize = 2 * MAX_READ;
 /// Bytes of replies after which they are written before more commands run.
@@ -393,7 +395,8 @@ impl Input {
         if wanted > self.read_size {
             // Grow with what really comes, not with what a header promises. Not by `reserve`, which would double the last step too: that is
             // to end where the bulk string does.
-            let more = wanted.min((GROWTH - 1) * self.buf.len().max(self.read_size));
+            let have = self.buf.len().max(self.read_size);
+            let more = if have < WHOLE_FROM { wanted.min((GROWTH - 1) * have) } else { wanted };
             if self.buf.capacity() - self.buf.len() < more.min(MAX_READ) {
                 let mut longer = BytesMut::with_capacity(self.buf.len() + more);
                 longer.extend_from_slice(&self.buf);
