@@ -139,7 +139,7 @@ settings! {
     client_query_buffer_limit: usize = "client-query-buffer-limit", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
         "Bytes of commands a client may have sent that were not yet executed; more closes its connection.";
     client_output_buffer_limit: OutputLimits = "client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", AtOnce,
-        "Bytes of messages that may wait for a client that does not read, by class: at once, and for how many seconds. Only pubsub has an effect: replies are held back instead.";
+        "Bytes that may wait for a client that does not read before it is closed, by class: at once, and for how many seconds. Without a limit replies are held back, and messages to normal clients are held to pubsub's. No client is of class slave.";
     tracking_table_max_keys: usize = "tracking-table-max-keys", Kind::Integer { min: 0, max: i64::MAX }, "1000000", AtOnce,
         "Keys that CLIENT TRACKING remembers who read them; beyond it some are invalidated early; 0 = no limit.";
     thread_num: usize = "thread-num", Kind::Integer { min: 0, max: 1024 }, "0", AtStart,
@@ -187,6 +187,9 @@ settings! {
     // The memory.
     maxmemory: u64 = "maxmemory", Kind::Size { min: 0, max: i64::MAX }, "0", AtOnce,
         "Bytes of memory in use beyond which commands that may grow the data are refused; 0 = no limit.";
+
+    maxmemory_clients: usize = "maxmemory-clients", Kind::Size { min: 0, max: i64::MAX }, "0", AtOnce,
+        "Bytes of buffers of all clients together beyond which those with the largest are disconnected; 0 = no limit.";
 
     // The engine.
     cache: usize = "cache", Kind::Size { min: 0, max: TIB }, "64M", AtStart,
@@ -295,8 +298,6 @@ settings! {
         "Redis's append-only file. Here it is the binlog, which is always on.";
     maxmemory_policy: Arc<str> = "maxmemory-policy", Kind::Fact, "noeviction", AtStart,
         "What goes when maxmemory is reached. Nothing: the data lie on disk, and no key is dropped to save memory.";
-    maxmemory_clients: Arc<str> = "maxmemory-clients", Kind::Fact, "0", AtStart,
-        "Memory of clients beyond which Redis disconnects some. There is no such limit here.";
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ impl Slot {
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
         let term = self.env.term.load(Ordering::Relaxed);
         let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term)?;
+        // The records are in the log, the batch is yet to be copied into the memtables: large values must not be held more often than needed.
+        writes.iter_mut().for_each(|w| w.drafts = Vec::new());
         let batch = match writes.as_mut_slice() {
             [one] => std::mem::take(&mut one.batch),
             many => Batch::concat(many.iter().map(|w| &w.batch)),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Error;
 use super::commit::{SlotWrite, append_multi, lock_commits};
 use super::effect::Effect;
-use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
+use super::slot::{Committer, Maintenance, STOPPING, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
 use crate::binlog::{Draft, Position, Writer};
 use crate::disk::{self, Point};
@@ -203,7 +203,7 @@ impl Slot {
     pub(super) fn close(&self, patience: Duration) -> bool {
         let _maintenance = self.maintenance.lock();
         let mut c = self.commit.lock();
-        self.fault.store(Some(Arc::new("the server is shutting down".into())));
+        self.fault.store(Some(Arc::new(STOPPING.into())));
         c.writer = None;
         let Some(store) = self.store.swap(None) else { return true };
         store.engine.stop_background_work();

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -200,6 +201,7 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
         tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
             "cutting a torn tail off the binlog ({})", torn.why);
     }
+    slot.env().replayed.fetch_add(found.records, Ordering::Relaxed);
     if found.records > 0 {
         tracing::info!(slot = %slot, from = %applied.position, to = %found.tail, records = found.records,
             bytes = found.bytes, "replayed the binlog");

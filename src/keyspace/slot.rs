@@ -23,6 +23,8 @@ use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
 
 /// As the one who made a change: no client in particular.
 const NOBODY: u64 = 0;
+/// Why a slot takes no writes when the server stops.
+pub(super) const STOPPING: &str = "the server is shutting down";
 
 /// What all slots of a server share.
 pub struct SlotEnv {
@@ -41,6 +43,8 @@ pub struct SlotEnv {
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
+    /// Records that recovery applied to the engines at the start.
+    pub(super) replayed: AtomicU64,
     pub(super) cache: EntryCache,
     /// Time of the newest record in any log, ms.
     pub(super) newest_record: AtomicU64,
@@ -414,6 +418,12 @@ impl Slot {
         tracing::error!(slot = %self, "slot is read-only from now on: {reason}");
         self.fault.store(Some(Arc::new(reason.clone())));
         Error::ReadOnly { slot: self.to_string(), reason }
+    }
+
+    /// Lets nobody write from now on, because the server stops. What is being committed is when this returns.
+    pub(super) fn refuse_writes(&self) {
+        let _commit = self.commit.lock();
+        self.fault.rcu(|fault| fault.clone().or_else(|| Some(Arc::new(STOPPING.into()))));
     }
 
     /// The store and writer, created at the first write; an error if the slot takes no writes.

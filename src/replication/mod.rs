@@ -130,6 +130,13 @@ impl Manager {
 
     /// Ends replication in both directions. Nothing of a master is applied after it returns.
     pub fn stop(&self) {
+        self.stop_following();
+        self.services.lock().drain(..).for_each(|service| service.abort());
+        self.snapshots.stop();
+    }
+
+    /// The first half of [`Manager::stop`], which does not wait for the disk: nothing of a master is applied any more.
+    pub fn stop_following(&self) {
         // The thread may be gone already, if it panicked.
         let _ = self.reports.send(Report::Stop);
         if let Some(thread) = self.auxiliary.lock().take()
@@ -139,8 +146,6 @@ impl Manager {
         }
         *self.gate.write() += 1;
         self.replica.lock().stop();
-        self.services.lock().drain(..).for_each(|service| service.abort());
-        self.snapshots.stop();
     }
 
     /// Replicas that have acknowledged these records (slot, index), and so all before them.
