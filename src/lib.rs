@@ -18,6 +18,7 @@
 //! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
 //! - [`config`]: the table of settings, the conf file, CONFIG
 //! - [`fsutil`]: durable renames and directory syncs
+//! - [`wire`]: the checksum of every message between nodes
 //!
 //! docs/ holds the formats: `binlog.md`, `encodings.md`, `snapshots.md`, `replication.md`.
 
@@ -40,3 +41,4 @@ pub mod replication;
 pub mod script;
 pub mod server;
 pub mod snapshot;
+pub mod wire;

@@ -9,7 +9,7 @@ pub(super) use generated::inner_request;
 pub(super) use generated::inner_response;
 pub(super) use generated::replication_client::ReplicationClient;
 pub(super) use generated::replication_server::{Replication, ReplicationServer};
-pub(super) use generated::{BinlogOffset, InnerRequest, InnerResponse, Node, Slot, StatusCode, Type};
+pub(super) use generated::{BinlogOffset, Hop, InnerRequest, InnerResponse, Node, Slot, StatusCode, Type};
 
 use crate::binlog::Position;
 
