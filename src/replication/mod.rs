@@ -17,7 +17,7 @@ mod master;
 mod node_state;
 mod pace;
 mod peers;
-mod proto;
+pub mod proto;
 mod replica;
 mod sender;
 mod stream;

@@ -1,5 +1,6 @@
 //! The file service of port P + 10001: gives the files of current snapshots to replicas that have a token.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -23,6 +25,8 @@ pub const MESSAGE_LEN: usize = 256 << 10;
 const READ_AHEAD: usize = 4;
 /// The longest request, in bytes.
 const MAX_REQUEST_LEN: usize = 64 << 10;
+/// Files that a replica may have open at once: as many as `max-rsync-parallel-num` can be. Each takes some 2 MiB while its replica takes nothing.
+const MAX_STREAMS: usize = 64;
 /// A stream that its replica takes nothing from for so long ends.
 const STALLED: Duration = Duration::from_secs(300);
 /// How often a stream looks whether its token is still good, which counts as a sign of life.
@@ -39,12 +43,48 @@ pub struct RsyncService {
     keyspace: Arc<Keyspace>,
     source: Arc<SnapshotSource>,
     tokens: Arc<dyn TokenCheck>,
+    streams: Arc<Streams>,
+}
+
+/// How many files each replica has open.
+#[derive(Default)]
+struct Streams(Mutex<HashMap<String, usize>>);
+
+/// A file that a replica has open, until it is dropped.
+struct Stream {
+    reader: String,
+    streams: Arc<Streams>,
+}
+
+impl Streams {
+    /// One more for this replica, unless it has [`MAX_STREAMS`].
+    fn enter(self: &Arc<Self>, reader: &str) -> Option<Stream> {
+        let mut open = self.0.lock();
+        let count = open.entry(reader.to_string()).or_default();
+        if *count >= MAX_STREAMS {
+            return None;
+        }
+        *count += 1;
+        Some(Stream { reader: reader.to_string(), streams: self.clone() })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock();
+        if let Some(count) = open.get_mut(&self.reader) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.reader);
+            }
+        }
+    }
 }
 
 impl RsyncService {
     /// Serves the snapshots of `source`, which are of the slots of `keyspace`.
     pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, tokens: Arc<dyn TokenCheck>) -> RsyncService {
-        RsyncService { keyspace, source, tokens }
+        RsyncService { keyspace, source, tokens, streams: Arc::default() }
     }
 
     /// The service for a tonic router.
@@ -131,7 +171,12 @@ impl Rsync for RsyncService {
                 refuse(because(format!("{} has {} bytes, not {}", file.name, file.size, wanted.offset)));
             }
             Some(file) => {
+                let Some(open) = self.streams.enter(&reader) else {
+                    let why = format!("more than {MAX_STREAMS} files at once");
+                    return Err(Status::resource_exhausted(why));
+                };
                 let job = Reading {
+                    _open: open,
                     slot: slot.to_string(),
                     reader,
                     file,
@@ -168,6 +213,7 @@ struct Reading {
     snapshot: Arc<Snapshot>,
     token: String,
     tokens: Arc<dyn TokenCheck>,
+    _open: Stream,
 }
 
 type Messages = mpsc::Sender<Result<RsyncResponse, Status>>;
