@@ -13,6 +13,7 @@ mod faulty_link;
 mod full_sync;
 mod functions;
 mod info;
+mod old_masters;
 mod partial_sync;
 mod refusals;
 mod silence;

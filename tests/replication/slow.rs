@@ -123,7 +123,7 @@ fn files_that_nobody_takes_starve_nobody() {
     let address = format!("http://127.0.0.1:{}", master.port() + SNAPSHOT);
     // So much that no stream keeps another one from its share of the connection.
     let endpoint = tonic::transport::Endpoint::from_shared(address).expect("an address");
-    let endpoint = endpoint.initial_connection_window_size(64 << 20);
+    let endpoint = endpoint.initial_connection_window_size(64 << 20).initial_stream_window_size(64 << 10);
     let channel = runtime.block_on(endpoint.connect()).expect("a connection");
     let client = || RsyncClient::new(channel.clone()).max_decoding_message_size(16 << 20);
     let request = |file_req: Option<FileRequest>| RsyncRequest {
