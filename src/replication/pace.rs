@@ -64,7 +64,8 @@ impl Pace {
 
     /// Records up to `index` were acknowledged. `timeout`: the silence that ends a stream; `limit` as in [`Pace::room`].
     pub fn acked(&mut self, index: u64, now: Instant, timeout: Duration, limit: u64) {
-        while let Some(flight) = self.flights.pop_front_if(|flight| flight.index <= index) {
+        while self.flights.front().is_some_and(|flight| flight.index <= index) {
+            let Some(flight) = self.flights.pop_front() else { return };
             self.bytes -= flight.bytes;
             self.total.fetch_sub(flight.bytes, Ordering::Relaxed);
             let took = now.saturating_duration_since(flight.sent);
