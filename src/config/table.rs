@@ -230,8 +230,12 @@ settings! {
         "The address a replica names to its master, for INFO and Sentinel; empty = the one the master sees.";
     announce_port: u16 = "announce-port" | "slave-announce-port" | "replica-announce-port", Kind::Integer { min: 0, max: 65535 }, "0", AtOnce,
         "The port a replica names to its master, for INFO and Sentinel; 0 = port.";
+    repl_timeout: Duration = "repl-timeout", Kind::Seconds { min: 1, max: LARGE }, "20", AtOnce,
+        "Silence after which master and replica give each other up. Keepalives come ten times as often; set it alike on both.";
     sync_window_size: usize = "sync-window-size", Kind::Integer { min: 1, max: 1_000_000 }, "9000", AtOnce,
         "Records of a slot a master sends ahead of a replica's acknowledgement.";
+    sync_window_bytes: u64 = "sync-window-bytes", Kind::Size { min: 64 * KIB, max: TIB }, "16M", AtOnce,
+        "Bytes of records a master sends a replica ahead of its acknowledgements, all slots together: bounds what a stalled replica takes of its memory.";
     max_rsync_parallel_num: usize = "max-rsync-parallel-num", Kind::Integer { min: 1, max: 64 }, "4", AtOnce,
         "Files a replica fetches at one time in a full sync.";
     throttle_bytes_per_second: u64 = "throttle-bytes-per-second", Kind::Size { min: 0, max: TIB }, "0", AtOnce,

@@ -7,7 +7,9 @@
 //! 2. One record, once: the engine's position and its data change in one batch, so replay starts exactly where
 //!    the engine ends.
 //! 3. Nobody reads ahead: the log's end is published to replicas after the engine holds it.
-//! 4. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
+//! 4. A log that is a master's copy takes the master's records only. A command that was admitted before the node became a replica
+//!    may come here after it; whether the log is still the node's own is decided under the commit lock.
+//! 5. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
 //!    next recovery, not by guessing.
 
 use std::sync::Arc;
@@ -80,6 +82,7 @@ impl Slot {
     }
 
     fn commit_writes(&self, c: &mut Committer, mut writes: Vec<SlotWrite>) -> Result<Position, Error> {
+        self.check_own()?;
         let (_, writer) = self.writable(c)?;
         let bytes = writes.iter().map(SlotWrite::bytes).sum();
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
@@ -169,6 +172,7 @@ pub(super) fn log_ends<'s>(slots: impl Iterator<Item = &'s Arc<Slot>>) -> Vec<Lo
 pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
     let mut participants = Vec::with_capacity(held.len());
     for (slot, c, _) in held.iter_mut() {
+        slot.check_own()?;
         let (_, writer) = slot.writable(c)?;
         let index = writer.tail().index + 1;
         participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });

@@ -18,6 +18,9 @@ pub enum Error {
     /// The slot takes no writes until the server is restarted.
     #[error("{slot} is read-only: {reason}")]
     ReadOnly { slot: String, reason: String },
+    /// The slot's log is a master's copy: the node was made a replica while the command ran.
+    #[error("You can't write against a read only replica.")]
+    Followed,
     /// A folder or file is not what it should be.
     #[error("{path}: {why}")]
     Damaged { path: PathBuf, why: String },

@@ -164,6 +164,8 @@ pub struct Slot {
     pub(super) sync: ArcSwapOption<SyncHandle>,
     pub(super) queue: Mutex<Vec<Arc<Waiting>>>,
     pub(super) published: watch::Sender<Published>,
+    /// Whether the log is a master's copy, and no client's to write. Read under the commit lock.
+    followed: AtomicBool,
     /// Why the slot takes no writes.
     pub(super) fault: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
@@ -203,6 +205,7 @@ impl Slot {
             sync: ArcSwapOption::empty(),
             queue: Mutex::default(),
             published: watch::Sender::new(start),
+            followed: AtomicBool::new(false),
             fault: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
             maintenance: Mutex::default(),
@@ -254,6 +257,17 @@ impl Slot {
     /// The log's end and generation.
     pub fn published(&self) -> Published {
         *self.published.borrow()
+    }
+
+    /// Makes the log a master's copy, or this node's own. When it returns no command that began before can add to a copy any more.
+    pub fn set_followed(&self, followed: bool) {
+        self.followed.store(followed, Ordering::Release);
+        drop(self.commit.lock());
+    }
+
+    /// An error if the log is a master's copy. The commit lock is held.
+    pub(super) fn check_own(&self) -> Result<(), Error> {
+        if self.followed.load(Ordering::Acquire) { Err(Error::Followed) } else { Ok(()) }
     }
 
     /// Why the slot takes no writes, if it does not.

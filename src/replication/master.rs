@@ -15,14 +15,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::node_state::SlotId;
 use super::proto::{self, InnerRequest, InnerResponse, Replication, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
-use super::{Manager, sender};
+use super::{Manager, sender, upstream};
 use crate::binlog::{self, Position};
 use crate::keyspace::{LogPin, Slot};
 use crate::server::random_hex;
 use crate::snapshot::TokenCheck;
 
-/// A replica that was not heard from for this long is dropped (PROTOCOL: BinlogSync).
-pub(super) const SILENCE: Duration = Duration::from_secs(20);
 /// Messages to a replica that wait for the network, a slot.
 const OUTGOING: usize = 4;
 
@@ -60,6 +58,8 @@ pub(super) struct Replica {
     pub token: String,
     pub heard: Instant,
     pub streams: usize,
+    /// Bytes of records sent and not acknowledged, over all its streams.
+    pub in_flight: Arc<AtomicU64>,
     pub slots: HashMap<SlotId, ReplicaSlot>,
 }
 
@@ -112,13 +112,13 @@ impl Replicas {
         self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Forgets replicas that are silent, with all that is kept for them. One that takes a snapshot may be silent for
+    /// Forgets replicas that are silent for `silence`, with all that is kept for them. One that takes a snapshot may be silent for
     /// `while_receiving`: checking and installing what it fetched needs nothing of us. Returns their addresses.
-    pub fn drop_silent(&self, while_receiving: Duration) -> Vec<String> {
+    pub fn drop_silent(&self, silence: Duration, while_receiving: Duration) -> Vec<String> {
         let mut nodes = self.nodes.lock();
         let is_silent = |r: &Replica| {
             let receives = r.slots.values().any(|s| s.stage == Stage::DbSync);
-            r.streams == 0 && r.heard.elapsed() > if receives { SILENCE.max(while_receiving) } else { SILENCE }
+            r.streams == 0 && r.heard.elapsed() > if receives { silence.max(while_receiving) } else { silence }
         };
         let (silent, live): (Vec<_>, Vec<_>) = nodes.drain(..).partition(is_silent);
         *nodes = live;
@@ -167,6 +167,16 @@ impl Service {
         if run_id == manager.run_id {
             return refuse(StatusCode::KError, "the master address is this node's own".into());
         }
+        let above = manager.upstream.lock().clone();
+        if let Some(at) = above.iter().position(|hop| hop.run_id == run_id) {
+            let way = upstream::addresses(&above[..=at]);
+            return refuse(
+                StatusCode::KOther,
+                format!(
+                    "a circle of replicas: the master follows this node, by way of {way}; on the one that is to be the master, type: slaveof no one"
+                ),
+            );
+        }
         let Ok(port) = u16::try_from(ask.node.port) else {
             return refuse(StatusCode::KError, format!("impossible port {}", ask.node.port));
         };
@@ -190,6 +200,7 @@ impl Service {
                 token: token.clone(),
                 heard: Instant::now(),
                 streams: 0,
+                in_flight: Arc::default(),
                 slots: HashMap::new(),
             });
         }
@@ -203,6 +214,7 @@ impl Service {
                 run_id: manager.run_id.clone(),
                 replication_id: Some(replication_id),
                 token: Some(token),
+                upstream: above,
             }),
             ..proto::response(Type::KMetaSync, StatusCode::KOk)
         }

@@ -3,7 +3,8 @@
 //! - [`node_state`]: what survives a restart: term, master, history, slots that need a full sync
 //! - [`machine`]: the state machine of a slot, as a pure function
 //! - [`replica`], [`link`], [`stream`], [`diverged`]: the replica's side
-//! - [`master`], [`sender`]: the master's side
+//! - [`master`], [`sender`], [`pace`]: the master's side
+//! - [`upstream`]: who is above this node, and circles
 //! - [`auxiliary`]: the thread that polls all of it
 //! - [`info`]: INFO replication and ROLE
 
@@ -14,11 +15,13 @@ mod link;
 pub mod machine;
 mod master;
 mod node_state;
+mod pace;
 mod peers;
-mod proto;
+pub mod proto;
 mod replica;
 mod sender;
 mod stream;
+mod upstream;
 
 use std::io;
 use std::sync::Arc;
@@ -77,6 +80,8 @@ pub struct Manager {
     gate: RwLock<Epoch>,
     replica: Mutex<ReplicaSide>,
     replicas: Replicas,
+    /// The nodes above this one, as far as they are known. Changes under the gate.
+    upstream: Mutex<Vec<proto::Hop>>,
     snapshots: Arc<SnapshotSource>,
     receiver: Arc<Receiver>,
     reports: Sender<Report>,
@@ -103,6 +108,7 @@ impl Manager {
             gate: RwLock::new(0),
             replica: Mutex::new(ReplicaSide::new(slots.into_iter())),
             replicas: Replicas::default(),
+            upstream: Mutex::default(),
             snapshots: Arc::new(SnapshotSource::new(config.dump_path().join(SYNC_FOLDER), config.clone())),
             receiver: Arc::new(Receiver::new(config.clone())),
             reports,
@@ -114,6 +120,11 @@ impl Manager {
             run_id,
             node: Mutex::new(node),
         });
+        if manager.is_slave() {
+            let node = manager.node.lock();
+            let copies = manager.keyspace.all_slots().filter(|slot| !node.detached.contains(&slot.db()));
+            copies.for_each(|slot| slot.set_followed(true));
+        }
         *manager.services.lock() = peers.serve(&manager);
         {
             let mut replica = manager.replica.lock();
@@ -204,6 +215,8 @@ impl Manager {
             self.keyspace.set_term(next.term);
             *node = next;
             *epoch += 1;
+            self.upstream.lock().clear();
+            self.keyspace.all_slots().for_each(|slot| slot.set_followed(following));
             self.slave.store(following, Ordering::Release);
             *epoch
         };
@@ -231,6 +244,8 @@ impl Manager {
             }
             next.save()?;
             *node = next;
+            let followed = attach && self.is_slave();
+            self.keyspace.db_on_disk(db).slots().iter().for_each(|slot| slot.set_followed(followed));
         }
         replica.attach(self, db, attach, full);
         Ok(())
@@ -248,6 +263,23 @@ impl Manager {
 
     fn any_slot_in_error(&self) -> bool {
         self.replica.lock().slots.iter().any(|s| s.state == machine::SlotState::Error)
+    }
+
+    /// Takes note of who is above this node's master. An error is a circle. The caller has made sure that it is still the master.
+    fn learn_upstream(&self, master: &proto::Hop, reported: &[proto::Hop]) -> Result<(), String> {
+        let (chain, circle) = upstream::above(&self.run_id, master, reported);
+        let mut known = self.upstream.lock();
+        if *known != chain {
+            known.clone_from(&chain);
+        }
+        if circle {
+            let way = upstream::addresses(&chain);
+            return Err(format!(
+                "a circle of replicas: this node would follow itself by way of {way}; on the one that is to be the master, type: slaveof \
+                 no one"
+            ));
+        }
+        Ok(())
     }
 
     fn report(&self, report: Report) {
