@@ -39,6 +39,8 @@ struct Book {
     last_push: u64,
     increments: Sent,
     turn: u64,
+    /// The last error that a write was refused with.
+    refused: Option<String>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -60,6 +62,7 @@ impl Writers {
                 last_push: 0,
                 increments: Sent::default(),
                 turn: 0,
+                refused: None,
             };
             let (stop, answered) = (stop.clone(), answered.clone());
             thread::spawn(move || {
@@ -130,9 +133,10 @@ impl Book {
             }
             4 => {
                 self.increments.sent += 1;
-                if let Reply::Int(value) = conn.try_call(&["INCR", &key("n")])? {
+                let reply = conn.try_call(&["INCR", &key("n")])?;
+                if self.is_acknowledged(&reply) {
                     let Sent { acked, sent } = self.increments;
-                    let value = value as u64;
+                    let value = reply.int() as u64;
                     assert!(acked < value && value <= sent, "INCR: {value} after {acked}, {sent} sent");
                     self.increments.acked = value;
                 }
@@ -140,7 +144,8 @@ impl Book {
             }
             _ => {
                 self.last_push = turn;
-                if let Reply::Int(_) = conn.try_call(&["RPUSH", &key("l"), &turn.to_string()])? {
+                let reply = conn.try_call(&["RPUSH", &key("l"), &turn.to_string()])?;
+                if self.is_acknowledged(&reply) {
                     self.pushed.push(turn);
                 }
                 Ok(())
@@ -148,9 +153,16 @@ impl Book {
         }
     }
 
+    fn is_acknowledged(&mut self, reply: &Reply) -> bool {
+        if let Reply::Error(text) = reply {
+            self.refused = Some(text.clone());
+        }
+        !reply.is_error()
+    }
+
     /// Notes that `turn` was sent to registers, and acknowledged if it was.
     fn set(&mut self, names: &[String], turn: u64, reply: std::io::Result<Reply>) -> std::io::Result<()> {
-        let acked = reply.as_ref().is_ok_and(|reply| !reply.is_error());
+        let acked = reply.as_ref().is_ok_and(|reply| self.is_acknowledged(reply));
         for name in names {
             let register = self.registers.entry(name.clone()).or_default();
             register.sent = turn;
@@ -203,6 +215,11 @@ impl Book {
 }
 
 impl Ledger {
+    /// What a writer was refused with, if one was.
+    pub fn refused(&self) -> Option<String> {
+        self.0.iter().find_map(|book| book.refused.clone())
+    }
+
     /// Panics unless the node holds all that was acknowledged, and nothing by half.
     #[track_caller]
     pub fn verify(&self, node: &Node) {

@@ -151,7 +151,7 @@ impl Rig {
             ledger.verify_readable(&self.master);
         }
         self.disarm(fault);
-        let told = self.read_only().or(refused);
+        let told = self.read_only().or(refused).or(ledger.refused());
         if fault.must_be_told() && self.scenario.tells() {
             assert!(told.is_some(), "nobody was told of {} at {}", fault.action, fault.name());
         }

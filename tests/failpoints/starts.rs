@@ -154,9 +154,14 @@ impl Rig {
                 self.master.kill9();
                 let logs = files_under(&self.master.data_dir().join("binlog/db0"));
                 for slot in ["/0/", "/1/"] {
-                    let last = logs.iter().filter(|path| path.to_string_lossy().contains(slot)).next_back();
+                    let of_slot = logs.iter().filter(|path| path.to_string_lossy().contains(slot));
+                    let last = of_slot.filter(|path| path.to_string_lossy().contains("/binlog.")).next_back();
                     let file = File::options().write(true).open(last.expect("a log")).expect("a log");
                     file.set_len(64).expect("a shorter log");
+                }
+                // Nothing says how far the log was durable: the disk has lied.
+                for other in logs.iter().filter(|path| !path.to_string_lossy().contains("/binlog.")) {
+                    fs::remove_file(other).expect("a file beside the log");
                 }
             }
             Leftover::Generation => self.die_in_flush("current::write::before"),
@@ -207,8 +212,7 @@ impl Rig {
         replica.run(&force);
         replica.wait_exit();
         let received: Vec<PathBuf> = files_under(&replica.data_dir().join("dbsync"));
-        let whole = received.iter().filter(|path| path.extension().is_some_and(|sst| sst == "sst"));
-        for path in whole {
+        for path in received.iter().filter(|path| path.parent().is_some_and(|dir| dir.ends_with("data"))) {
             let mut bytes = fs::read(path).expect("a received file");
             bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1);
             fs::write(path, bytes).expect("a received file");
