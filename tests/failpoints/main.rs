@@ -8,6 +8,7 @@ mod common;
 
 mod arming;
 mod ledger;
+mod panics;
 mod points;
 mod rig;
 mod starts;

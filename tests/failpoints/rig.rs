@@ -127,6 +127,10 @@ impl Rig {
         assert_eq!(status.signal(), Some(9), "{status}");
         let ledger = writers.stop();
         self.victim().start_again();
+        if let Some(replica) = self.replica.as_ref().filter(|_| self.scenario.strikes_replica()) {
+            // It has its old data or the new ones, and both hold what was synced before.
+            self.ledgers.iter().for_each(|earlier| earlier.verify(replica));
+        }
         self.settle(ledger);
     }
 
@@ -151,12 +155,16 @@ impl Rig {
             ledger.verify_readable(&self.master);
         }
         self.disarm(fault);
-        let told = self.read_only().or(refused).or(ledger.refused());
+        let read_only = self.read_only();
+        let told = read_only.clone().or(refused).or(ledger.refused());
         if fault.must_be_told() && self.scenario.tells() {
             assert!(told.is_some(), "nobody was told of {} at {}", fault.action, fault.name());
         }
         if !self.scenario.strikes_replica() {
+            let seen = self.master.digest();
             self.master.crash();
+            // A slot that still takes writes holds what its log says.
+            assert!(read_only.is_some() || self.master.digest() == seen, "what was read before the crash is not there");
         }
         self.settle(ledger);
     }
