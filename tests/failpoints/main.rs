@@ -12,6 +12,7 @@ mod panics;
 mod points;
 mod rig;
 mod starts;
+mod two_logs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::catch_unwind;
