@@ -175,9 +175,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Why nothing can be appended any more: a failed write could not be undone.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
     fn check(&self) -> Result<(), Error> {
-        match &self.broken {
-            Some(why) => Err(Error::Broken(why.clone())),
+        match self.broken() {
+            Some(why) => Err(Error::Broken(why.to_string())),
             None => Ok(()),
         }
     }

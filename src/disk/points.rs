@@ -235,8 +235,6 @@ points! {
     ReceiveListingSyncDir: Sync = "receive::listing::sync_dir";
     /// A file, new or to go on with.
     ReceiveOpen: Create = "receive::open";
-    /// A file that is longer than listed.
-    ReceiveTruncate: Change = "receive::truncate";
     /// A part of a file.
     ReceiveWrite: Write = "receive::write";
     /// A file that is whole and right.

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Error;
 use super::slot::{Committer, Published, Slot, Store};
-use crate::binlog::{self, Draft, Participant, Position};
+use crate::binlog::{self, Draft, Participant, Position, Writer};
 use crate::engine::{Applied, Batch};
 
 /// Writes to one slot that are committed together.
@@ -87,7 +87,8 @@ impl Slot {
         let bytes = writes.iter().map(SlotWrite::bytes).sum();
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
         let term = self.env.term.load(Ordering::Relaxed);
-        let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term)?;
+        let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term);
+        let end = end.map_err(|e| self.not_appended(c, e))?;
         // The records are in the log, the batch is yet to be copied into the memtables: large values must not be held more often than needed.
         writes.iter_mut().for_each(|w| w.drafts = Vec::new());
         let batch = match writes.as_mut_slice() {
@@ -119,9 +120,18 @@ impl Slot {
     pub(super) fn commit_run(&self, run: &[u8], end: Position, batch: Batch, time: u64) -> Result<(), Error> {
         let mut c = self.commit.lock();
         let (_, writer) = self.writable(&mut c)?;
-        writer.append_run(run, end)?;
+        writer.append_run(run, end).map_err(|e| self.not_appended(&c, e))?;
         self.env.versions_up_to(time);
         self.apply(&mut c, batch, end, time, run.len() as u64)
+    }
+
+    /// An append has failed. If what it left could not be taken back either, nothing can follow it: the slot takes no more writes, a
+    /// replica's takes its master's data whole.
+    pub(super) fn not_appended(&self, c: &Committer, e: binlog::Error) -> Error {
+        match c.writer.as_ref().and_then(Writer::broken) {
+            Some(why) => self.close_for_writes(why),
+            None => e.into(),
+        }
     }
 
     /// The second half of every commit: the engine, then everybody may see it.
@@ -195,12 +205,16 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
         match appended {
             Ok(end) => ends.push(end),
             Err(e) => {
-                for ((_, c, _), (before, _)) in held.iter_mut().zip(&ends) {
+                let e = slot.not_appended(c, e);
+                for ((slot, c, _), (before, _)) in held.iter_mut().zip(&ends) {
                     if let Some(writer) = &mut c.writer {
                         writer.take_back(*before);
+                        if let Some(why) = writer.broken() {
+                            slot.close_for_writes(why);
+                        }
                     }
                 }
-                return Err(e.into());
+                return Err(e);
             }
         }
     }

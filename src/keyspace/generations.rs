@@ -56,7 +56,7 @@ impl Slot {
         let _all = lock_all();
         let mut c = self.commit.lock();
         let (_, writer) = self.writable(&mut c)?;
-        writer.append_run(run, end)?;
+        writer.append_run(run, end).map_err(|e| self.not_appended(&c, e))?;
         self.swap_for_empty(&mut c, end, time)
     }
 

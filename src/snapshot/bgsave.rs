@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +86,9 @@ impl Bgsave {
         let run = move || {
             let began = Instant::now();
             let changes = keyspace.changes();
-            let result = save(&keyspace, &dir, &origin, &shared.stop);
+            let save = AssertUnwindSafe(|| save(&keyspace, &dir, &origin, &shared.stop));
+            // It must end for those who look, or no other could be begun.
+            let result = catch_unwind(save).unwrap_or(Err(Error::Panicked));
             match &result {
                 Ok(path) => {
                     tracing::info!(path = %path.display(), ms = began.elapsed().as_millis() as u64, "saved");

@@ -23,6 +23,8 @@ pub enum Error {
     Replaced { slot: String },
     #[error("the server is stopping")]
     Stopping,
+    #[error("the thread that made it panicked; standard error says why")]
+    Panicked,
 }
 
 impl Error {

@@ -6,6 +6,7 @@
 //! slot's log is pinned from a file at or before its position.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -292,7 +293,9 @@ fn make_queued(shared: &Shared) {
             }
             slot
         };
-        let made = Snapshot::make(&slot, &shared.dir, &origin);
+        // Whatever becomes of it, its readers are told: a slot that is left as Making could not be synced any more.
+        let make = AssertUnwindSafe(|| Snapshot::make(&slot, &shared.dir, &origin));
+        let made = catch_unwind(make).unwrap_or_else(|_| Err(Error::Panicked));
         let new = match made {
             Ok(snapshot) => SnapshotState::Ready(Arc::new(snapshot)),
             Err(e) => {
