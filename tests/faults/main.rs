@@ -1,0 +1,7 @@
+//! What faults of disk and machine must not take: see docs/testing.md.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod history;
+mod power;
