@@ -1,6 +1,6 @@
 //! The `Server` value: wires the rooms together, starts them in order and stops them in reverse.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
+use crate::disk;
 use crate::engine::{self, EngineOptions};
 use crate::events::KeyEvents;
 use crate::keyspace::{
@@ -284,7 +285,7 @@ fn lock_folder(config: &Config) -> Result<Flock<File>, StartError> {
         let path = path.to_path_buf();
         move |source| StartError::Io { path, source }
     };
-    fs::create_dir_all(dir).map_err(io(dir))?;
+    disk::make_dirs(dir).map_err(io(dir))?;
     let path = dir.join(LOCK_FILE);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -90,6 +90,12 @@ points! {
     BinlogRollRemove: Remove = "binlog::roll::remove";
     /// The log, for those who wait for their records to be durable.
     BinlogSync: Sync = "binlog::sync";
+    /// The file that says up to where a log is durable.
+    BinlogMarkCreate: Create = "binlog::mark::create";
+    /// What it says.
+    BinlogMark: Write = "binlog::mark::write";
+    /// That, where it says less than before.
+    BinlogMarkSync: Sync = "binlog::mark::sync";
     /// At a start: a last file that holds no record.
     BinlogRecoverRemove: Remove = "binlog::recover::remove";
     /// At a start: what is behind the last whole record.

@@ -184,6 +184,7 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
     if let Some(cut) = cut {
         tracing::warn!(slot = %slot, from = %cut, to = %found.tail,
             "taking back a write over several slots that a crash interrupted");
+        binlog::lower_mark(&log_dir, &cut)?;
         // From the last on: a crash in between leaves no gap.
         for filenum in (cut.filenum + 1..=found.tail.filenum).rev() {
             let path = binlog::file_path(&log_dir, filenum);
@@ -193,7 +194,8 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
         found.tail = cut;
     } else if let Some(torn) = &found.torn {
         tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
-            "cutting a torn tail off the binlog ({})", torn.why);
+            records = torn.dropped, "cutting a torn tail off the binlog ({}); `records` are whole ones behind a hole that a power \
+            cut has left", torn.why);
     }
     if found.records > 0 {
         tracing::info!(slot = %slot, from = %applied.position, to = %found.tail, records = found.records,

@@ -66,8 +66,8 @@ impl Layout {
     pub fn create_dirs(&self) -> Result<(), Error> {
         for dir in [&self.data, &self.logs] {
             disk::create_dir_all(Point::SlotCreateDir, dir).map_err(Error::io(dir))?;
-            // The folder itself and its database's folder may both be new.
-            for parent in dir.ancestors().skip(1).take(2) {
+            // The folder itself, its database's folder and that of all databases may be new, also when a killed process made them.
+            for parent in dir.ancestors().skip(1).take(3).filter(|parent| !parent.as_os_str().is_empty()) {
                 disk::sync_dir(Point::SlotSyncDir, parent).map_err(Error::io(parent))?;
             }
         }
