@@ -260,7 +260,12 @@ impl Server {
         field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
         field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);
         field("slots_read_only", faults as u64);
+        let full = self.keyspace.all_slots().filter(|s| s.no_space().is_some()).count();
+        field("slots_disk_full", full as u64);
         for slot in self.keyspace.all_slots() {
+            if let Some(reason) = slot.no_space() {
+                out.push_str(&format!("slot_disk_full:{slot} {}\r\n", reason.replace(['\r', '\n'], " ")));
+            }
             if let Some(reason) = slot.fault() {
                 out.push_str(&format!("slot_fault:{slot} {reason}\r\n"));
             }

@@ -36,4 +36,4 @@ pub use record::{
     put_varint, take_varint,
 };
 pub use recovery::{Recovered, TornTail, recover};
-pub use writer::{SyncHandle, Writer};
+pub use writer::{SyncHandle, Writer, make_durable};

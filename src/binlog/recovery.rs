@@ -322,7 +322,7 @@ mod tests {
         }
         // What its own writer takes back is not missed.
         file.set_len(positions[4].offset).unwrap();
-        writer.take_back(positions[2]);
+        writer.take_back(positions[2], &"a test");
         assert_eq!(recovered(dir.path(), Position::START).unwrap().tail, positions[2]);
     }
 

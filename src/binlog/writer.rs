@@ -138,21 +138,21 @@ impl Writer {
         Ok(end)
     }
 
-    /// Takes back the records after `before`, an end that this writer had: for a write over several logs that failed in
-    /// another one. Nobody has been told of them.
-    pub fn take_back(&mut self, before: Position) {
+    /// Takes back the records after `before`, an end that this writer had, because something else that belongs to the write has
+    /// failed (`cause`). Nobody has been told of them. Durable: a power cut must not bring a part of a write back.
+    pub fn take_back(&mut self, before: Position, cause: &dyn std::fmt::Display) {
         let to = if before.filenum == self.tail.filenum {
             before
         } else {
             Position { filenum: self.tail.filenum, offset: FILE_HEADER_LEN, ..before }
         };
         self.tail = to;
-        let cause = io::Error::other("a write over several slots failed in another one");
-        match self.sync.taken_back(&to) {
-            Ok(()) => self.undo(&cause),
-            Err(e) => {
-                self.broken = Some(format!("{}: {cause}, and its mark could not be lowered: {e}", self.path.display()))
-            }
+        let undone = self.sync.taken_back(&to).and_then(|()| {
+            disk::set_len(Point::BinlogUndo, &self.file, to.offset)?;
+            disk::sync_data(Point::BinlogUndoSync, &self.file)
+        });
+        if let Err(e) = undone {
+            self.broken = Some(format!("{}: {cause}, and taking the write back failed: {e}", self.path.display()));
         }
     }
 
@@ -191,6 +191,13 @@ impl Writer {
             None => Ok(()),
         }
     }
+}
+
+/// Makes the log in `dir` durable as it is, up to its end `tail`. Files before the last were made so when the next was begun.
+pub fn make_durable(dir: &Path, tail: &Position) -> Result<(), Error> {
+    let path = file_path(dir, tail.filenum);
+    let file = OpenOptions::new().write(true).open(&path).map_err(Error::io(&path))?;
+    disk::sync_data(Point::BinlogResumeSync, &file).map_err(Error::io(&path))
 }
 
 /// Creates the file that begins at `start`, its header and its name durable. A file that a crash or a

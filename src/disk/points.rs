@@ -84,6 +84,8 @@ points! {
     BinlogAppend: Write = "binlog::append";
     /// What a failed append, or a write that failed in another slot's log, has left behind the end.
     BinlogUndo: Change = "binlog::undo";
+    /// That a write was taken back, so that it does not come again in some slots' logs.
+    BinlogUndoSync: Sync = "binlog::undo::sync";
     /// A file that is finished, before the next one is begun.
     BinlogRollSync: Sync = "binlog::roll::sync";
     /// A next file that could not be made whole.

@@ -349,6 +349,17 @@ impl Keyspace {
         installed
     }
 
+    /// Lets slots that fell behind their logs because the disk was full take writes again, where there is room.
+    pub(crate) fn catch_up(&self) {
+        for slot in self.all_slots() {
+            match slot.catch_up(|| self.locks.lock_all()) {
+                Ok(true) => self.env.settled(),
+                Ok(false) => {}
+                Err(e) => tracing::debug!(slot = %slot, "still behind its log: {e}"),
+            }
+        }
+    }
+
     /// Makes a slot's engine durable.
     pub(crate) fn flush_slot(&self, slot: &Slot) -> Result<(), Error> {
         slot.flush()

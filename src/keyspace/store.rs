@@ -76,9 +76,16 @@ impl Layout {
 
     /// Makes `current` the valid generations. Durable when it returns.
     pub fn set_current(&self, current: Current) -> Result<(), Error> {
+        // What it names first: names in one folder may come to the disk in any order.
+        disk::sync_dir(Point::SlotSyncDir, &self.data).map_err(Error::io(&self.data))?;
         let text = format!("{HEADER}\nengine : {}\nbinlog : {}\n", current.engine, current.log);
         let path = self.data.join(CURRENT);
         disk::replace_file(&Replace::CURRENT, &path, text.as_bytes()).map_err(Error::io(&path))
+    }
+
+    /// Whether these are the valid generations for certain.
+    pub fn is_current(&self, current: Current) -> bool {
+        fs::read_to_string(self.data.join(CURRENT)).is_ok_and(|text| parse(&text) == Some(current))
     }
 
     /// The valid generations; `None` for a slot that was never written. Removes what a crash left behind.
