@@ -255,7 +255,7 @@ impl Slot {
 
     fn discard_dirs(&self, dirs: &[PathBuf]) {
         for dir in dirs {
-            if let Err(e) = disk::remove_dir(Point::GenerationDiscard, &dir) {
+            if let Err(e) = disk::remove_dir(Point::GenerationDiscard, dir) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }

@@ -78,17 +78,19 @@ impl StreamContext {
         if let Err(e) = thread {
             return format!("no thread to apply records: {e}");
         }
+        // When applying fails, the acknowledgements end, and the master hangs up: that is not why.
+        let first_cause = |why: String| failure.lock().take().unwrap_or(why);
         loop {
             let message = match tokio::time::timeout(SILENCE, incoming.message()).await {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return "the master closed the stream".into(),
-                Ok(Err(status)) => return explain(&status),
-                Err(_) => return format!("nothing heard from the master in {} s", SILENCE.as_secs()),
+                Ok(Ok(None)) => return first_cause("the master closed the stream".into()),
+                Ok(Err(status)) => return first_cause(explain(&status)),
+                Err(_) => return first_cause(format!("nothing heard from the master in {} s", SILENCE.as_secs())),
             };
             context.status.lock().heard_at = Server::now_ms();
             for sync in message.binlog_sync {
                 if records.send(sync).await.is_err() {
-                    return failure.lock().take().unwrap_or_else(|| "the slot no longer follows this master".into());
+                    return first_cause("the slot no longer follows this master".into());
                 }
             }
         }

@@ -10,7 +10,7 @@ use haypile::keyspace::hash_slot;
 use crate::common::{Conn, FaultyDisk, Node, NodeOptions, Reply};
 
 /// Slots of a database.
-const SLOTS: usize = 3;
+pub const SLOTS: usize = 3;
 /// Keys of a slot that the counters go round.
 const KEYS: u64 = 8;
 /// Counters of one pipeline.
@@ -32,8 +32,13 @@ pub fn options(sync: &str) -> NodeOptions {
 
 /// One hash tag for each slot.
 fn tags() -> Vec<String> {
-    let of = |slot: usize| (0..).map(|n| format!("t{n}")).find(|tag| hash_slot(tag.as_bytes()) * SLOTS / 16384 == slot);
+    let of = |slot: usize| (0..).map(|n| format!("t{n}")).find(|tag| slot_of(tag) == slot);
     (0..SLOTS).filter_map(of).collect()
+}
+
+/// The slot of a key in its database.
+pub fn slot_of(key: &str) -> usize {
+    hash_slot(key.as_bytes()) * SLOTS / 16384
 }
 
 /// What one writer has done: its writes are numbered from 1.
@@ -203,8 +208,13 @@ fn counters(scribe: &Scribe) -> Vec<Stream> {
     streams
 }
 
+/// The key of each slot that an MSET of this name writes.
+fn keys(name: &str) -> Vec<String> {
+    tags().iter().map(|tag| format!("{name}{{{tag}}}")).collect()
+}
+
 fn mset(name: &str, number: u64) -> Vec<String> {
-    let pairs = tags().into_iter().flat_map(|tag| [format!("{name}{{{tag}}}"), value(number, 60)]);
+    let pairs = keys(name).into_iter().flat_map(|key| [key, value(number, 60)]);
     std::iter::once("MSET".to_string()).chain(pairs).collect()
 }
 
@@ -253,9 +263,25 @@ fn flushed(scribe: &Scribe) -> Vec<Stream> {
 }
 
 impl History {
-    /// Checks what a node holds: each slot some prefix of its history, writes over several slots whole or not at all. With `durable`, the
+    /// Checks what a master holds: each slot some prefix of its history, writes over several slots whole or not at all. With `durable`, the
     /// prefixes reach as far as what was acknowledged when the trace had that length.
     pub fn verify(&self, node: &Node, durable: Option<u64>) -> Result<(), String> {
+        self.verify_slots(node, durable)?;
+        let least = |stream: &Stream| durable.map_or(0, |cut| stream.acked_by(cut));
+        let mut conn = node.conn();
+        for name in ["m", "f"] {
+            conn.select(usize::from(name == "f"));
+            let held = mget(&mut conn, &keys(name));
+            if held.iter().any(|one| *one != held[0]) {
+                return Err(format!("half of a write over several slots: {held:?}"));
+            }
+        }
+        conn.select(0);
+        self.verify_renames(&mut conn, least(&self.renames))
+    }
+
+    /// [`History::verify`] of a replica, which receives the parts of a write over several slots one by one.
+    pub fn verify_slots(&self, node: &Node, durable: Option<u64>) -> Result<(), String> {
         let least = |stream: &Stream| durable.map_or(0, |cut| stream.acked_by(cut));
         let mut conn = node.conn();
         for (tag, stream) in tags().iter().zip(&self.counters) {
@@ -269,20 +295,20 @@ impl History {
             }
             expect(&format!("counters of {tag}"), end, least(stream), stream.sent)?;
         }
-        let all: Vec<String> = tags().iter().map(|tag| format!("m{{{tag}}}")).collect();
-        let held = one_of(&mget(&mut conn, &all), "MSET")?;
-        expect("MSET", held.unwrap_or(0), least(&self.msets), self.msets.sent)?;
-        self.verify_renames(&mut conn, least(&self.renames))?;
-        conn.select(1);
-        let all: Vec<String> = tags().iter().map(|tag| format!("f{{{tag}}}")).collect();
-        let held = one_of(&mget(&mut conn, &all), "MSET and FLUSHDB")?;
-        let (least, most) = (least(&self.flushed), self.flushed.sent);
-        match held {
-            Some(number) => expect("MSET and FLUSHDB", number, least, most),
-            // Nothing is there after any FLUSHDB, and at the beginning.
-            None if (least..=most).any(|n| n % FLUSH_EVERY == 0) => Ok(()),
-            None => Err(format!("MSET and FLUSHDB: nothing is there, after {least} was acknowledged")),
+        for held in mget(&mut conn, &keys("m")) {
+            expect("MSET", held.unwrap_or(0), least(&self.msets), self.msets.sent)?;
         }
+        conn.select(1);
+        let (least, most) = (least(&self.flushed), self.flushed.sent);
+        for held in mget(&mut conn, &keys("f")) {
+            match held {
+                Some(number) => expect("MSET and FLUSHDB", number, least, most)?,
+                // Nothing is there after any FLUSHDB, and at the beginning.
+                None if (least..=most).any(|n| n % FLUSH_EVERY == 0) => {}
+                None => return Err(format!("MSET and FLUSHDB: nothing is there, after {least} was acknowledged")),
+            }
+        }
+        Ok(())
     }
 
     fn verify_renames(&self, conn: &mut Conn, least: u64) -> Result<(), String> {
@@ -303,10 +329,6 @@ fn mget(conn: &mut Conn, keys: &[String]) -> Vec<Option<u64>> {
     let mut command = vec!["MGET".to_string()];
     command.extend(keys.iter().cloned());
     conn.call(&command).items().iter().map(number).collect()
-}
-
-fn one_of(held: &[Option<u64>], what: &str) -> Result<Option<u64>, String> {
-    if held.iter().all(|one| *one == held[0]) { Ok(held[0]) } else { Err(format!("{what}: half there: {held:?}")) }
 }
 
 fn expect(what: &str, held: u64, least: u64, most: u64) -> Result<(), String> {
