@@ -1,6 +1,6 @@
 //! The `Server` value: wires the rooms together, starts them in order and stops them in reverse.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
 use crate::daemon::limits;
+use crate::disk;
 use crate::engine::{self, EngineOptions};
 use crate::events::KeyEvents;
 use crate::keyspace::{
@@ -294,7 +295,12 @@ impl Server {
         field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
         field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);
         field("slots_read_only", faults as u64);
+        let full = self.keyspace.all_slots().filter(|s| s.no_space().is_some()).count();
+        field("slots_disk_full", full as u64);
         for slot in self.keyspace.all_slots() {
+            if let Some(reason) = slot.no_space() {
+                out.push_str(&format!("slot_disk_full:{slot} {}\r\n", reason.replace(['\r', '\n'], " ")));
+            }
             if let Some(reason) = slot.fault() {
                 out.push_str(&format!("slot_fault:{slot} {reason}\r\n"));
             }
@@ -319,7 +325,7 @@ fn lock_folder(config: &Config) -> Result<Flock<File>, StartError> {
         let path = path.to_path_buf();
         move |source| StartError::Io { path, source }
     };
-    fs::create_dir_all(dir).map_err(io(dir))?;
+    disk::make_dirs(dir).map_err(io(dir))?;
     let path = dir.join(LOCK_FILE);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

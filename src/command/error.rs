@@ -91,6 +91,7 @@ fn code(error: &keyspace::Error) -> &'static str {
     match error {
         keyspace::Error::ReadOnly { .. } => "MISCONF",
         keyspace::Error::Followed => "READONLY",
+        error if error.is_disk_full() => "MISCONF",
         keyspace::Error::Busy => "BUSY",
         _ => "ERR",
     }

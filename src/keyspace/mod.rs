@@ -54,9 +54,9 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use store::{Current, Layout};
 #[cfg(test)]
 pub(crate) use store::parse as parse_current;
+pub use store::{Current, Layout};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 
@@ -362,6 +362,17 @@ impl Keyspace {
         let installed = slot.install(received, applied, || self.locks.lock_all());
         self.env.settled();
         installed
+    }
+
+    /// Lets slots that fell behind their logs because the disk was full take writes again, where there is room.
+    pub(crate) fn catch_up(&self) {
+        for slot in self.all_slots() {
+            match slot.catch_up(|| self.locks.lock_all()) {
+                Ok(true) => self.env.settled(),
+                Ok(false) => {}
+                Err(e) => tracing::debug!(slot = %slot, "still behind its log: {e}"),
+            }
+        }
     }
 
     /// Makes a slot's engine durable.

@@ -52,6 +52,15 @@ enum Ended {
     Circle(String),
 }
 
+impl Ended {
+    fn outcome(self) -> Outcome {
+        match self {
+            Ended::Here(why) => Outcome::because(Event::LinkLost, why),
+            Ended::Circle(why) => Outcome { link: LinkHealth::Circle, ..Outcome::because(Event::LinkLost, why) },
+        }
+    }
+}
+
 impl StreamContext {
     /// Streams until it breaks; says why.
     pub async fn run(self) -> Outcome {
@@ -92,22 +101,25 @@ impl StreamContext {
         if let Err(e) = thread {
             return lost(format!("no thread to apply records: {e}"));
         }
+        // When applying fails, the acknowledgements end, and the master hangs up: that is not why.
+        let first_cause = |why: String| failure.lock().take().map_or_else(|| lost(why), Ended::outcome);
         loop {
             let patience = context.manager.config.repl_timeout();
             let message = match tokio::time::timeout(patience, incoming.message()).await {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return lost("the master closed the stream".into()),
-                Ok(Err(status)) => return Outcome::failed(Event::LinkLost, &status),
-                Err(_) => return lost(format!("nothing heard from the master in {} s", patience.as_secs())),
+                Ok(Ok(None)) => return first_cause("the master closed the stream".into()),
+                Ok(Err(status)) => {
+                    return match failure.lock().take() {
+                        Some(ended) => ended.outcome(),
+                        None => Outcome::failed(Event::LinkLost, &status),
+                    };
+                }
+                Err(_) => return first_cause(format!("nothing heard from the master in {} s", patience.as_secs())),
             };
             context.status.lock().heard_at = Server::now_ms();
             for sync in message.binlog_sync {
                 if records.send(sync).await.is_err() {
-                    return match failure.lock().take() {
-                        Some(Ended::Circle(why)) => Outcome { link: LinkHealth::Circle, ..lost(why) },
-                        Some(Ended::Here(why)) => lost(why),
-                        None => lost("the slot no longer follows this master".into()),
-                    };
+                    return first_cause("the slot no longer follows this master".into());
                 }
             }
         }

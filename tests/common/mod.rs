@@ -8,6 +8,7 @@
 //! | `resp` | [`Conn`], a thin RESP client, and [`Reply`] |
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
 //! | `fuzz` | mutated inputs, for the library's tests too |
+//! | `faulty_disk` | [`FaultyDisk`]: a disk that can be full, fail and lose power; [`PowerCut`]: what a power cut leaves |
 //! | `link` | [`Link`]: a faulty network between nodes: cuts, stalls, delays, throttles, flips bytes, half-closes; by hand or from a seed |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
 //! | `sync` | what the replication tests ask and wait for |
@@ -20,6 +21,7 @@
 // Every test binary compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod faulty_disk;
 pub mod fuzz;
 pub mod link;
 pub mod load;
@@ -30,6 +32,7 @@ pub mod resp;
 pub mod sync;
 pub mod tools;
 
+pub use faulty_disk::{FaultyDisk, PowerCut, Survivors};
 pub use link::Link;
 pub use load::{Acked, Load, LoadOptions};
 pub use node::{Node, NodeOptions};

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::faulty_disk::{self, FaultyDisk};
 use super::ports::PortBlock;
 use super::tools::wait_exit;
 use super::{Conn, DEADLINE, Reply, wait_some};
@@ -48,6 +49,14 @@ pub struct NodeOptions {
     settings: Vec<(String, String)>,
     conf: Option<String>,
     clock_shift: i64,
+    disk: Option<Disk>,
+}
+
+/// What is recorded of a [`FaultyDisk`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Untraced,
+    Traced,
 }
 
 impl NodeOptions {
@@ -70,6 +79,18 @@ impl NodeOptions {
     /// Lets the node's wall clock be so many seconds ahead.
     pub fn clock_shift(mut self, seconds: i64) -> NodeOptions {
         self.clock_shift = seconds;
+        self
+    }
+
+    /// Puts a [`FaultyDisk`] under the data folder.
+    pub fn faulty_disk(mut self) -> NodeOptions {
+        self.disk = Some(Disk::Untraced);
+        self
+    }
+
+    /// The same, which also records all that happens there.
+    pub fn traced_disk(mut self) -> NodeOptions {
+        self.disk = Some(Disk::Traced);
         self
     }
 
@@ -133,6 +154,11 @@ impl Node {
         self.dir.path().join("data")
     }
 
+    /// The disk under the data folder, of a node that was given one.
+    pub fn disk(&self) -> FaultyDisk {
+        FaultyDisk::new(self.dir(), &self.data_dir())
+    }
+
     /// The node's own copy of the conf file.
     pub fn conf_path(&self) -> PathBuf {
         self.dir.path().join("haypile.conf")
@@ -159,9 +185,18 @@ impl Node {
         let mut command = Command::new(HAYPILE);
         command.arg(self.conf_path());
         command.args(["--port", &self.port().to_string(), "--dir"]).arg(self.data_dir());
+        let mut preloaded = Vec::new();
         if self.options.clock_shift != 0 {
-            command.env("LD_PRELOAD", clock_shift_library(self.dir()));
+            preloaded.push(clock_shift_library(self.dir()));
             command.env("CLOCK_SHIFT_SECONDS", self.options.clock_shift.to_string());
+        }
+        if let Some(disk) = self.options.disk {
+            preloaded.push(faulty_disk::library());
+            self.disk().attach(&mut command, disk == Disk::Traced);
+        }
+        if !preloaded.is_empty() {
+            let paths: Vec<_> = preloaded.iter().map(|path| path.to_string_lossy()).collect();
+            command.env("LD_PRELOAD", paths.join(":"));
         }
         for (key, value) in &self.options.settings {
             command.args(["--set", &format!("{key}={value}")]);
