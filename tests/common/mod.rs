@@ -9,6 +9,7 @@
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
 //! | `link` | [`Link`]: a TCP proxy between two nodes that can be cut, stalled and restored |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
+//! | `history` | [`History`]: clients that write all types of data under faults, and check every key exactly |
 //! | `sync` | what the replication tests ask and wait for |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: [`wait_for`] polls a
@@ -19,6 +20,7 @@
 // Every test binary compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod history;
 pub mod link;
 pub mod load;
 pub mod node;
@@ -28,6 +30,7 @@ pub mod resp;
 pub mod sync;
 pub mod tools;
 
+pub use history::{History, HistoryOptions};
 pub use link::Link;
 pub use load::{Acked, Load, LoadOptions};
 pub use node::{Node, NodeOptions};

@@ -1,0 +1,6 @@
+//! Faults of network, process and disk under load: nothing acknowledged is lost, no replica lies (docs/testing.md).
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod kills;
