@@ -69,13 +69,15 @@ pub fn wait_some<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> O
     }
 }
 
-/// The random numbers of one test, from `HAYPILE_TEST_SEED` or a fresh seed. The seed is
-/// printed, so a failed test shows it.
+/// The seed of a test: `HAYPILE_TEST_SEED`, or a fresh one.
+pub fn seed() -> u64 {
+    let given = std::env::var("HAYPILE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| rand::rng().random::<u64>())
+}
+
+/// The random numbers of one test, from [`seed`], which is printed, so that a failed test shows it.
 pub fn rng() -> StdRng {
-    let seed = std::env::var("HAYPILE_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| rand::rng().random::<u64>());
+    let seed = seed();
     println!("seed: HAYPILE_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }

@@ -3,4 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cluster;
 mod kills;
+mod nemesis;
+mod torture;
