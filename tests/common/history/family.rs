@@ -251,7 +251,12 @@ impl Family {
             _ => op.steps.iter().any(|(key, _)| kept[*key].is_none_or(|kept| kept <= nth)),
         };
         let acknowledged = self.since.iter().enumerate();
-        let stamps = acknowledged.filter(|(nth, op)| lost(*nth, op) && op.is_stamped());
+        // Only a lost part that has the stamp in it can be found by it.
+        let findable = |nth: usize, op: &Op| {
+            let gone = |key: &usize| kept[*key].is_none_or(|kept| kept <= nth);
+            op.steps.iter().any(|(key, change)| gone(key) && op.is_stamped_in(change))
+        };
+        let stamps = acknowledged.filter(|(nth, op)| findable(*nth, op));
         let stamps: Vec<String> = stamps.map(|(_, op)| stamp(&self.name, op.number)).collect();
         self.state = seen.to_vec();
         self.confirmed.clone_from(&self.state);
@@ -351,14 +356,13 @@ impl Op {
         }
     }
 
-    /// Whether its stamp stands in what it writes.
-    fn is_stamped(&self) -> bool {
-        let stamped = |change: &Change| match change {
-            Change::Set(text) | Change::SetUntil(text, _) => self::stamped(text) == Some(self.number),
-            Change::RPush(items) => items.iter().any(|item| self::stamped(item) == Some(self.number)),
+    /// Whether its stamp stands in what the change leaves in the log.
+    fn is_stamped_in(&self, change: &Change) -> bool {
+        match change {
+            Change::Set(text) | Change::SetUntil(text, _) => stamped(text) == Some(self.number),
+            Change::RPush(items) => items.iter().any(|item| stamped(item) == Some(self.number)),
             _ => false,
-        };
-        self.steps.iter().any(|(_, change)| stamped(change))
+        }
     }
 
     /// The operation, short.
