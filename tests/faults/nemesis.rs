@@ -254,7 +254,7 @@ impl<'c> Nemesis<'c> {
                 if self.rng.random_range(0..3) == 0 {
                     self.due.retain(|(_, then)| *then != Then::Start(node));
                     self.later(0..1, Then::Start(node));
-                    self.later(5..250, Then::KillStarting(node));
+                    self.later(5..80, Then::KillStarting(node));
                 }
             }
             Action::Pause if up => {

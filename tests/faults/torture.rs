@@ -41,6 +41,9 @@ fn torture() {
     }
 }
 
+/// Of `expire-logs-nums`: no binlog file is purged in a round.
+const KEEP_ALL: &str = "100000";
+
 /// Settings that make everything that happens rarely happen often; other ones in each round.
 fn options(databases: usize, rng: &mut StdRng) -> NodeOptions {
     let mut pick = |values: &[&str]| values.choose(rng).expect("a value").to_string();
@@ -49,7 +52,7 @@ fn options(databases: usize, rng: &mut StdRng) -> NodeOptions {
         .set("slot-num", pick(&["1", "2", "3", "5"]))
         .set("sync", pick(&["no", "everysec", "everysec", "always"]))
         .set("binlog-file-size", pick(&["32K", "128K", "1M"]))
-        .set("expire-logs-nums", pick(&["1", "3", "10"]))
+        .set("expire-logs-nums", pick(&["1", "3", KEEP_ALL, KEEP_ALL]))
         .set("write-buffer-size", pick(&["64K", "256K", "1M"]))
         .set("max-write-buffer-size", pick(&["1M", "4M", "16M"]))
         .set("cache", pick(&["0", "1M", "64M"]))
@@ -84,7 +87,10 @@ fn round(seed: u64, length: Duration) -> (Counts, u64) {
         wait_equal_digest(master, node);
         outcome.verify(node);
     }
-    expect_saved(&cluster, &outcome.lost);
+    // What an old master has purged, with nobody left who needs it, it cannot save.
+    if master.option("expire-logs-nums") == Some(KEEP_ALL) {
+        expect_saved(&cluster, &outcome.lost);
+    }
 
     // All that they hold is on their disks.
     let digest = master.digest();
@@ -94,7 +100,7 @@ fn round(seed: u64, length: Duration) -> (Counts, u64) {
         assert_eq!(member.node.digest(), digest, "node {} after one more SIGKILL, at rest", member.node.port());
     }
     println!(
-        "  {counts}\n  {} operations acknowledged, {} confirmations, {} acknowledged and lost by failovers, found in diverged/",
+        "  {counts}\n  {} operations acknowledged, {} confirmations, {} acknowledged and lost by failovers",
         outcome.acknowledged,
         outcome.confirmed,
         outcome.lost.len()
