@@ -40,14 +40,14 @@ install_build_tools
 log=$(mktemp "${TMPDIR:-/tmp}/haypile-torture-XXXXXX.log")
 cargo test --release --test faults --no-run 2>&1 | tail -1
 # The rounds' own lines as they come; all of it, logs of the nodes included, only when something is wrong.
-if cargo test --release --test faults "$tests" -- --nocapture >"$log" 2>&1 & then
-    child=$!
-    tail --pid="$child" -n +1 -f "$log" 2>/dev/null |
-        grep --line-buffered -E '^(seed:|round|  [0-9]|[0-9]+ (kills|rounds)|sync )' || true
-    if wait "$child"; then
-        rm -f "$log"
-        exit 0
-    fi
+cargo test --release --test faults "$tests" -- --nocapture >"$log" 2>&1 &
+child=$!
+trap 'kill "$child" 2>/dev/null || true' EXIT
+tail --pid="$child" -n +1 -f "$log" |
+    grep --line-buffered -E '^(seed:|round [0-9]|  [0-9]+ (kills|operations)|[0-9]+ (kills|rounds)|sync )' || true
+if wait "$child"; then
+    rm -f "$log"
+    exit 0
 fi
 cat "$log" >&2
 echo "a violation; all of the above is in $log" >&2

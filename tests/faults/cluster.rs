@@ -205,6 +205,8 @@ impl Cluster {
         }
         let seen = self.members[self.master].node.replication();
         let port = |nth: u64| {
+            // One without slots has left, and confirms nothing.
+            seen.groups(&format!("slave{nth}_slots")).first()?;
             let line = seen.field(&format!("slave{nth}")).to_string();
             line.split(',').find_map(|part| part.strip_prefix("port="))?.parse::<u16>().ok()
         };
