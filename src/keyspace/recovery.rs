@@ -23,8 +23,8 @@ use crate::disk::{self, Point};
 use crate::engine::{Applied, Engine};
 
 /// Changed keys and bytes that are written to the engine at once.
-const BATCH_KEYS: usize = 10_000;
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_KEYS: usize = 50_000;
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// A slot by database and number.
 pub type SlotKey = (u16, u16);
@@ -308,7 +308,7 @@ impl<'s> Replay<'s> {
 
     fn write(&mut self) -> Result<(), Error> {
         if self.overlay.len() > 0 {
-            let batch = self.overlay.batch(&self.store.engine)?;
+            let batch = self.overlay.sorted_batch(&self.store.engine)?;
             self.store.engine.write(batch, self.applied)?;
         }
         self.overlay.clear();

@@ -239,13 +239,20 @@ fn wire_slot(slot: &Slot) -> proto::Slot {
     proto::Slot { db_name: proto::db_name(slot.db()), slot_id: slot.number() as u32 }
 }
 
-async fn ask_try_sync(link: &Link, slot: &Slot, at: Position, probe: bool) -> Result<inner_response::TrySync, Status> {
+/// Asks whether a position is in the master's log; `probe`: and no more, `hops` being the replicas that the question went through.
+async fn ask_try_sync(
+    link: &Link,
+    slot: &Slot,
+    at: Position,
+    probe: Option<u32>,
+) -> Result<inner_response::TrySync, Status> {
     let ask = InnerRequest {
         try_sync: Some(inner_request::TrySync {
             node: link.node.clone(),
             slot: wire_slot(slot),
             binlog_offset: at.into(),
-            probe: Some(probe),
+            probe: Some(probe.is_some()),
+            hops: probe,
             token: Some(link.token.clone()),
         }),
         ..proto::request(Type::KTrySync)
@@ -266,7 +273,7 @@ fn another_slot() -> Status {
 pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slot>) -> Outcome {
     use inner_response::try_sync::ReplyCode;
     let at = slot.position();
-    let answer = match ask_try_sync(link, slot, at, false).await {
+    let answer = match ask_try_sync(link, slot, at, None).await {
         Ok(answer) => answer,
         Err(status) => return Outcome::failed(Event::NoAnswer, &status),
     };
@@ -290,6 +297,17 @@ pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slo
 }
 
 /// What follows from having saved the tail, or not.
+/// Whether our own master has a record that ends at `at`, asked for a replica of ours; `None` if it cannot tell.
+pub(super) async fn is_upstream(link: &Link, slot: &Slot, at: Position, hops: u32) -> Option<bool> {
+    use inner_response::try_sync::ReplyCode;
+    let answer = ask_try_sync(link, slot, at, Some(hops)).await.ok()?;
+    match answer.reply_code() {
+        ReplyCode::KOk => Some(true),
+        _ if answer.diverged() && !answer.retry() => Some(false),
+        _ => None,
+    }
+}
+
 fn saved(result: Result<Option<PathBuf>, String>, why: &str) -> Outcome {
     match result {
         Ok(Some(path)) => {
@@ -311,7 +329,7 @@ async fn save_diverged(
 ) -> Result<Option<PathBuf>, String> {
     use inner_response::try_sync::ReplyCode;
     let probe = |at: Position| async move {
-        let answer = ask_try_sync(link, slot, at, true).await?;
+        let answer = ask_try_sync(link, slot, at, Some(0)).await?;
         Ok::<_, Status>(match answer.reply_code() {
             ReplyCode::KOk => Probe::Same,
             ReplyCode::KSyncPointBePurged => Probe::Unknown,

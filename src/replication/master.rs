@@ -15,12 +15,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::node_state::SlotId;
 use super::proto::{self, InnerRequest, InnerResponse, Replication, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
-use super::{Manager, sender, upstream};
+use super::{Manager, link, sender, upstream};
 use crate::binlog::{self, Position};
 use crate::keyspace::{LogPin, Slot};
 use crate::server::random_hex;
 use crate::snapshot::TokenCheck;
 
+/// A question about a position goes through at most so many replicas: a circle of them must end.
+const MAX_HOPS: u32 = 8;
 /// Messages to a replica that wait for the network, a slot.
 const OUTGOING: usize = 4;
 
@@ -238,8 +240,8 @@ impl Service {
         if manager.replicas.with_token(token, |_| ()).is_none() {
             return Err(unknown_token());
         }
-        if manager.awaits_full_sync(slot) || slot.fault().is_some() {
-            // What this slot holds is about to be replaced, or is not known to be right.
+        if manager.awaits_full_sync(slot) || slot.fault().is_some() || !manager.vouches_for(slot) {
+            // What this slot holds is about to be replaced, or may be, or is not known to be right.
             return Ok(reply(ReplyCode::KError, None, false, true));
         }
         let theirs = Position::from(&ask.binlog_offset);
@@ -280,7 +282,7 @@ impl Service {
                 Ok(reply(ReplyCode::KOk, Some(session), false, false))
             }
             Ok(Found::Purged) => failed(ReplyCode::KSyncPointBePurged, false, false),
-            // A replica of ours that was a replica of our master may be ahead of us for a moment.
+            // A replica of ours that was a replica of our master may be ahead of us for a moment: see `judge_beyond`.
             Ok(Found::Beyond) => failed(ReplyCode::KSyncPointLarger, true, manager.is_slave()),
             Ok(Found::Elsewhere) => failed(ReplyCode::KError, true, false),
             Err(e) => {
@@ -290,10 +292,30 @@ impl Service {
         }
     }
 
+    /// The position is beyond the end of a slot that is a replica's. Whether we lag or the asker's log has gone another way, our own master
+    /// knows; waiting for our end to get there could be for ever, when nobody writes.
+    async fn judge_beyond(&self, ask: &inner_request::TrySync, slot: &Slot, mut reply: InnerResponse) -> InnerResponse {
+        let Some(answer) = reply.try_sync.as_mut().filter(|answer| answer.diverged() && answer.retry()) else {
+            return reply;
+        };
+        let hops = ask.hops() + 1;
+        if hops < MAX_HOPS
+            && let Some(link) = self.0.upstream_of(slot)
+        {
+            let theirs = Position::from(&ask.binlog_offset);
+            answer.retry = Some(link::is_upstream(&link, slot, theirs, hops).await != Some(false));
+        }
+        reply
+    }
+
     fn db_sync_reply(&self, ask: &inner_request::DbSync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
         let manager = &self.0;
         if manager.awaits_full_sync(slot) {
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "this node is in a full sync itself"));
+        }
+        if !manager.vouches_for(slot) {
+            let why = "this node's own master has not accepted its data yet";
+            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
         }
         if let Some(fault) = slot.fault() {
             let why = format!("the master's own slot is read-only: {fault}");
@@ -370,7 +392,8 @@ impl Replication for Service {
     async fn try_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
         let ask = request.into_inner().try_sync.ok_or_else(|| missing("try_sync"))?;
         let slot = self.slot(&ask.slot)?;
-        Ok(Response::new(tokio::task::block_in_place(|| self.try_sync_reply(&ask, slot))?))
+        let reply = tokio::task::block_in_place(|| self.try_sync_reply(&ask, slot))?;
+        Ok(Response::new(self.judge_beyond(&ask, slot, reply).await))
     }
 
     async fn db_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {

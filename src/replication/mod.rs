@@ -298,6 +298,18 @@ impl Manager {
         self.node.lock().full_sync.contains(&(slot.db(), slot.number()))
     }
 
+    /// Whether a slot's data may be given to replicas. A replica's only once its own master has found them in its log: until then they
+    /// may be those of an old master that has yet to learn that its records are not part of the history.
+    fn vouches_for(&self, slot: &Slot) -> bool {
+        let id = (slot.db(), slot.number());
+        !self.is_slave() || self.is_detached(slot.db()) || self.replica.lock().is_accepted(id)
+    }
+
+    /// The way to this node's own master, if the slot streams from it.
+    fn upstream_of(&self, slot: &Slot) -> Option<link::Link> {
+        self.replica.lock().connected_link((slot.db(), slot.number()))
+    }
+
     /// Remembers, durably, that a slot needs a full sync, or that it has had it.
     fn note_full_sync(&self, slot: &Slot, needed: bool) -> Result<(), NodeStateError> {
         let id = (slot.db(), slot.number());

@@ -85,6 +85,8 @@ pub(super) struct ReplicaSlot {
     pub state: SlotState,
     /// Why it is in its state, if that is not as it should be.
     pub reason: Option<String>,
+    /// Whether this master has accepted the slot's position: from then on what the slot holds is the master's.
+    pub accepted: bool,
     /// Where this node's own records went when its log had gone another way.
     pub tail: Option<PathBuf>,
     pub progress: Arc<Progress>,
@@ -135,6 +137,7 @@ impl ReplicaSide {
             slot,
             state: SlotState::NoConnect,
             reason: None,
+            accepted: false,
             tail: None,
             progress: Arc::default(),
             stream: Arc::default(),
@@ -171,6 +174,7 @@ impl ReplicaSide {
                 self.feed(manager, index, Event::Attach);
             }
             self.slots[index].reason = None;
+            self.slots[index].accepted = false;
         }
         if let Some(link) = self.link.take() {
             manager.runtime.spawn(link::leave(link, left));
@@ -269,6 +273,17 @@ impl ReplicaSide {
         }
     }
 
+    /// Whether what a slot holds is known to be this master's.
+    pub fn is_accepted(&self, id: SlotId) -> bool {
+        self.slots.iter().any(|s| (s.slot.db(), s.slot.number()) == id && s.accepted)
+    }
+
+    /// The way to the master of a slot that streams from it.
+    pub fn connected_link(&self, id: SlotId) -> Option<Link> {
+        let connected = |s: &ReplicaSlot| (s.slot.db(), s.slot.number()) == id && s.state == SlotState::Connected;
+        self.slots.iter().any(connected).then(|| self.link.clone()).flatten()
+    }
+
     /// A slot's task is done.
     pub fn task_done(&mut self, manager: &Arc<Manager>, id: SlotId, ticket: u64, outcome: Outcome) {
         let Some(index) = self.slots.iter().position(|s| (s.slot.db(), s.slot.number()) == id) else { return };
@@ -286,7 +301,11 @@ impl ReplicaSide {
         }
         slot.reason = outcome.reason;
         match outcome.event {
-            Event::SyncAccepted => self.partial_syncs += 1,
+            Event::SyncAccepted => {
+                self.partial_syncs += 1;
+                slot.accepted = true;
+            }
+            Event::TailSaved => slot.accepted = false,
             Event::Installed => self.full_syncs += 1,
             _ => {}
         }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::faulty_disk::{self, FaultyDisk};
 use super::ports::PortBlock;
 use super::tools::wait_exit;
-use super::{Conn, DEADLINE, Reply, wait_some};
+use super::{Conn, DEADLINE, Reply, wait_for};
 
 /// The program under test.
 pub const HAYPILE: &str = env!("CARGO_BIN_EXE_haypile");
@@ -207,6 +207,13 @@ impl Node {
     /// Starts the process and waits until it answers.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.spawn();
+        self.wait_answer();
+    }
+
+    /// Starts the process, and does not wait for it.
+    #[track_caller]
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.output_path()).expect("a file for the output");
         let child = self
@@ -217,14 +224,22 @@ impl Node {
             .spawn()
             .expect("the server starts");
         self.child = Some(child);
-        let port = self.port();
-        wait_some("the server to answer", DEADLINE, || {
-            if let Some(status) = self.exited() {
-                panic!("the server ended while starting: {status}");
-            }
-            let pong = Conn::try_to(port).and_then(|mut conn| conn.try_call(&["PING"]));
-            pong.ok().filter(|reply| !format!("{reply:?}").starts_with("-LOADING"))
-        });
+    }
+
+    /// Waits until a started process answers.
+    #[track_caller]
+    pub fn wait_answer(&mut self) {
+        wait_for("the server to answer", DEADLINE, || self.answers());
+    }
+
+    /// Whether a started process answers; panics when it has ended.
+    #[track_caller]
+    pub fn answers(&mut self) -> bool {
+        if let Some(status) = self.exited() {
+            panic!("the server ended while starting: {status}");
+        }
+        let pong = Conn::try_to(self.port()).and_then(|mut conn| conn.try_call(&["PING"]));
+        pong.is_ok_and(|reply| !format!("{reply:?}").starts_with("-LOADING"))
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -277,7 +292,8 @@ impl Node {
         self.child.is_some() && self.exited().is_none()
     }
 
-    fn exited(&mut self) -> Option<ExitStatus> {
+    /// The exit status of a process that has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
         child.try_wait().expect("a child to wait for")
     }

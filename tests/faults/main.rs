@@ -1,8 +1,13 @@
-//! What faults of disk and machine must not take: see docs/testing.md.
+//! Faults of network, process and disk under load: nothing acknowledged is lost, no replica lies (docs/testing.md).
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod checker;
+mod cluster;
 mod full_disk;
 mod history;
+mod kills;
+mod nemesis;
 mod power;
+mod torture;
