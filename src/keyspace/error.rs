@@ -18,6 +18,9 @@ pub enum Error {
     /// The slot takes no writes until the server is restarted.
     #[error("{slot} is read-only: {reason}")]
     ReadOnly { slot: String, reason: String },
+    /// The slot has data, and they cannot be read.
+    #[error("{slot} cannot be read: {reason}")]
+    Unreadable { slot: String, reason: String },
     /// A folder or file is not what it should be.
     #[error("{path}: {why}")]
     Damaged { path: PathBuf, why: String },

@@ -303,7 +303,7 @@ impl Sweeper {
         loop {
             let now = keyspace.now();
             let (mut seen, mut last, mut expired) = (0, None, Vec::new());
-            let Some(store) = slot.store().clone() else { return Ok((deleted, true)) };
+            let Some(store) = slot.readable()? else { return Ok((deleted, true)) };
             store.engine.scan(self.after.as_deref(), &mut |key, entry| {
                 let key = Bytes::copy_from_slice(key);
                 match expiry_of(&key, &entry) {

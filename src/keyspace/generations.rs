@@ -20,7 +20,8 @@ impl Slot {
     /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
     /// on them. The caller holds the maintenance locks of (at least) these slots, and after them all key locks. Slots that were never written are left alone.
     pub(super) fn flush_data(slots: &[&Slot], _maintenance: &Maintenance<'_>, time: u64) -> Result<(), Error> {
-        let slots: Vec<&Slot> = slots.iter().copied().filter(|slot| slot.store.load().is_some()).collect();
+        let written = |slot: &&Slot| slot.store.load().is_some() || slot.fault().is_some();
+        let slots: Vec<&Slot> = slots.iter().copied().filter(written).collect();
         let mut held = lock_commits(slots.iter().map(|slot| {
             let mut draft = Draft::new(time);
             Effect::Flush.encode(draft.effects());
@@ -148,11 +149,16 @@ impl Slot {
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time: applied.time };
         self.engine_flushed_to(applied.position, self.unflushed());
-        self.fault.store(None);
+        let fault = self.fault.swap(None);
+        self.log_damage.store(None);
         self.publish(applied.position);
         drop((c, all));
         if let Some(old) = old {
             retire(&self.env, old, true);
+        } else if let Some(remains) = fault.and_then(|fault| fault.remains())
+            && let Err(e) = self.layout.remove(remains)
+        {
+            tracing::warn!(slot = %self, "{e}; it goes at the next start");
         }
         Ok(())
     }
@@ -197,12 +203,12 @@ impl Slot {
         store
     }
 
-    /// Closes log and engine, for good: the slot reads as empty and takes no writes. Waits for readers of the engine, up to `patience`;
+    /// Closes log and engine, for good: the slot can neither be read nor written. Waits for readers of the engine, up to `patience`;
     /// false if some are left, and the engine is closed when they are done.
     pub(super) fn close(&self, patience: Duration) -> bool {
         let _maintenance = self.maintenance.lock();
         let mut c = self.commit.lock();
-        self.fault.store(Some(Arc::new("the server is shutting down".into())));
+        self.lose("the server is shutting down", None);
         c.writer = None;
         let Some(store) = self.store.swap(None) else { return true };
         store.engine.stop_background_work();

@@ -117,6 +117,7 @@ fn flush_loop(
             purged = Instant::now();
             let policy = policy();
             keyspace.all_slots().for_each(|slot| report(slot, slot.purge(&policy).map(drop)));
+            keyspace.check_engines();
         }
     }
 }

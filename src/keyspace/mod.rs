@@ -10,6 +10,7 @@ mod databases;
 pub mod effect;
 mod error;
 mod expire;
+mod fault;
 mod generations;
 mod housekeeping;
 mod locks;
@@ -292,7 +293,7 @@ impl Keyspace {
 
     /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        match &*self.slot(self.first_database(), &LIBRARIES_KEY).store() {
+        match self.slot(self.first_database(), &LIBRARIES_KEY).readable()? {
             Some(store) => Ok(store.engine.libraries()?),
             None => Ok(Bytes::new()),
         }
@@ -340,7 +341,7 @@ impl Keyspace {
     /// Replaces a slot's data by a received checkpoint that contains exactly `applied`, or empties it (`None`).
     /// The old data are served until the new are in place; a crash leaves the one or the other.
     pub fn install(&self, slot: &Slot, received: Option<&Path>, applied: Applied) -> Result<(), Error> {
-        if received.is_none() && slot.store().is_none() {
+        if received.is_none() && slot.store().is_none() && slot.fault().is_none() {
             return Ok(());
         }
         let installed = slot.install(received, applied, || self.locks.lock_all());

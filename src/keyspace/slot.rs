@@ -15,6 +15,7 @@ use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
+use super::fault::Fault;
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -160,8 +161,9 @@ pub struct Slot {
     pub(super) sync: ArcSwapOption<SyncHandle>,
     pub(super) queue: Mutex<Vec<Arc<Waiting>>>,
     pub(super) published: watch::Sender<Published>,
-    /// Why the slot takes no writes.
-    pub(super) fault: ArcSwapOption<String>,
+    /// Why the slot takes no writes, unless its engine says so ([`Slot::fault`]).
+    pub(super) fault: ArcSwapOption<Fault>,
+    pub(super) log_damage: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     pub(super) unflushed: AtomicU64,
     /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
@@ -200,6 +202,7 @@ impl Slot {
             queue: Mutex::default(),
             published: watch::Sender::new(start),
             fault: ArcSwapOption::empty(),
+            log_damage: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
             maintenance: Mutex::default(),
             flushed_filenum: AtomicU32::new(0),
@@ -252,11 +255,6 @@ impl Slot {
         *self.published.borrow()
     }
 
-    /// Why the slot takes no writes, if it does not.
-    pub fn fault(&self) -> Option<Arc<String>> {
-        self.fault.load_full()
-    }
-
     /// The number of the first binlog file that recovery would need.
     pub fn flushed_filenum(&self) -> u32 {
         self.flushed_filenum.load(Ordering::Acquire)
@@ -281,7 +279,7 @@ impl Slot {
     pub(super) fn get_from_engine(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.get(key)?),
-            None => Ok(None),
+            None => self.check_never_written().map(|()| None),
         }
     }
 
@@ -289,7 +287,7 @@ impl Slot {
     pub(super) fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.element(space, key)?),
-            None => Ok(None),
+            None => self.check_never_written().map(|()| None),
         }
     }
 
@@ -303,7 +301,7 @@ impl Slot {
     ) -> Result<(), Error> {
         match self.store.load_full() {
             Some(store) => Ok(store.engine.elements(space, range, opened, f)?),
-            None => Ok(()),
+            None => self.check_never_written(),
         }
     }
 
@@ -369,7 +367,7 @@ impl Slot {
         self.flush_in_maintenance()
     }
 
-    fn flush_in_maintenance(&self) -> Result<(), Error> {
+    pub(super) fn flush_in_maintenance(&self) -> Result<(), Error> {
         let Some(store) = self.store.load_full() else { return Ok(()) };
         // Most of the work, while commits go on.
         self.env.sync_logs();
@@ -386,10 +384,14 @@ impl Slot {
     }
 
     /// Puts a copy of the engine as it is on disk, by hard links, into the new folder `dir`, and returns what it contains: all
-    /// that was committed before the call. `None` for a slot that was never written.
+    /// that was committed before the call. `None` for a slot that was never written. Whether it is whole only
+    /// [`Slot::verify_checkpoint`] tells.
     pub fn checkpoint(&self, dir: &Path) -> Result<Option<Applied>, Error> {
         let _maintenance = self.maintenance.lock();
-        let Some(store) = self.store.load_full() else { return Ok(None) };
+        let Some(store) = self.readable()? else { return Ok(None) };
+        if let Some(damage) = self.damage() {
+            return Err(Error::Unreadable { slot: self.to_string(), reason: damage.to_string() });
+        }
         self.flush_in_maintenance()?;
         store.engine.checkpoint(dir)?;
         Ok(Some(Engine::applied_in(dir)?))
@@ -408,17 +410,9 @@ impl Slot {
         self.publish(tail);
     }
 
-    /// Makes the slot refuse writes from now on.
-    pub(super) fn close_for_writes(&self, cause: impl std::fmt::Display) -> Error {
-        let reason = cause.to_string();
-        tracing::error!(slot = %self, "slot is read-only from now on: {reason}");
-        self.fault.store(Some(Arc::new(reason.clone())));
-        Error::ReadOnly { slot: self.to_string(), reason }
-    }
-
     /// The store and writer, created at the first write; an error if the slot takes no writes.
     pub(super) fn writable<'c>(&self, c: &'c mut Committer) -> Result<(Arc<Store>, &'c mut Writer), Error> {
-        if let Some(reason) = &*self.fault.load() {
+        if let Some(reason) = self.fault() {
             return Err(Error::ReadOnly { slot: self.to_string(), reason: reason.to_string() });
         }
         if c.writer.is_none() {

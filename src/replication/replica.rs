@@ -207,7 +207,11 @@ impl ReplicaSide {
         if self.server == ServerState::MetaSyncDone {
             for index in 0..self.slots.len() {
                 let slot = &self.slots[index];
-                if slot.state == SlotState::TryConnect && slot.slot.fault().is_some() {
+                if matches!(slot.state, SlotState::TryConnect | SlotState::Connected)
+                    && let Some(fault) = slot.slot.fault()
+                {
+                    tracing::warn!(slot = %slot.slot, "needs a full sync: {fault}");
+                    self.slots[index].reason = Some(fault.to_string());
                     self.feed(manager, index, Event::Faulty);
                 }
                 let slot = &self.slots[index];
@@ -305,7 +309,8 @@ impl ReplicaSide {
             }
             self.feed(manager, index, Event::Attach);
             if self.server == ServerState::MetaSyncDone {
-                let full = full || manager.awaits_full_sync(&self.slots[index].slot);
+                let slot = &self.slots[index].slot;
+                let full = full || manager.awaits_full_sync(slot) || slot.fault().is_some();
                 self.feed(manager, index, Event::MetaSynced { full });
             }
         }

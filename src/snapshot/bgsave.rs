@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
 use super::checkpoint::{self, Origin};
-use super::{Error, key_of};
+use super::{DATA, Error, key_of};
 use crate::fsutil::{remove_dir, sync_dir};
 use crate::keyspace::Keyspace;
 
@@ -185,13 +185,15 @@ fn save(keyspace: &Keyspace, dir: &Path, origin: &Origin, stop: &AtomicBool) -> 
 
 fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &AtomicBool) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    for slot in keyspace.all_slots().filter(|slot| slot.store().is_some()) {
+    for slot in keyspace.all_slots().filter(|slot| slot.store().is_some() || slot.fault().is_some()) {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }
         let (db, number) = key_of(slot);
         let of_db = folder.join(format!("db{db}"));
-        checkpoint::take(slot, &of_db.join(number.to_string()), origin)?;
+        let of_slot = of_db.join(number.to_string());
+        checkpoint::take(slot, &of_slot, origin)?;
+        slot.verify_checkpoint(&of_slot.join(DATA))?;
         sync_dir(&of_db).map_err(Error::io(&of_db))?;
     }
     sync_dir(folder).map_err(Error::io(folder))
