@@ -17,7 +17,7 @@
 //! - [`engine`]: RocksDB: options, encodings, iteration, checkpoints
 //! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
 //! - [`config`]: the table of settings, the conf file, CONFIG
-//! - [`fsutil`]: durable renames and directory syncs
+//! - [`disk`]: writes, syncs, renames and removals, each a named step that tests can make fail
 //!
 //! docs/ holds the formats: `binlog.md`, `encodings.md`, `snapshots.md`, `replication.md`.
 
@@ -28,9 +28,9 @@ pub mod binlog;
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod disk;
 pub mod engine;
 pub mod events;
-pub mod fsutil;
 pub mod keyspace;
 pub mod net;
 pub mod observe;

@@ -146,6 +146,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &Serve) -> Outcome {
+    #[cfg(feature = "failpoints")]
+    haypile::disk::failpoints::arm_from_environment()?;
     let config = Arc::new(Config::load(args.conf.as_deref(), &args.overrides()?)?);
     let detached = match (config.daemonize(), args.detached) {
         (true, false) => return Ok(daemon::launch(DETACHED)?),

@@ -8,6 +8,7 @@ use super::file::{file_path, list_files, open_file};
 use super::reader::RecordStream;
 use super::record::{RECORD_HEADER_LEN, Record, looks_like_record};
 use super::{Error, FILE_HEADER_LEN, Position};
+use crate::disk::{self, Point};
 
 /// A good record behind a bad one has an index at most this far ahead.
 const HORIZON: u64 = 1 << 32;
@@ -51,7 +52,7 @@ pub fn recover<E: From<Error>>(
         && holds_nothing(dir, last)?
     {
         let path = file_path(dir, last);
-        fs::remove_file(&path).map_err(Error::io(&path))?;
+        disk::remove_file(Point::BinlogRecoverRemove, &path).map_err(Error::io(&path))?;
         files.pop();
     }
     let not_in_log = || Error::NotInLog { path: dir.to_path_buf(), filenum: from.filenum, offset: from.offset };

@@ -1,8 +1,7 @@
 //! Appending to a binlog. Hot path: one write a group, nothing else.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::file::{FILE_HEADER_LEN, encode_header, file_path};
 use super::{Draft, Error, MAX_BODY_LEN, Position};
-use crate::fsutil::sync_dir;
+use crate::disk::{self, Point};
 
 /// Buffer kept between groups; a larger group's memory is given back.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -32,10 +31,10 @@ pub struct Writer {
 impl Writer {
     /// Begins a log in the empty or missing folder `dir` whose first record will come after `start`. Durable when it returns.
     pub fn create(dir: &Path, start: Position, max_file_size: u64) -> Result<Writer, Error> {
-        fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        disk::create_dir_all(Point::BinlogCreateDir, dir).map_err(Error::io(dir))?;
         let file = create_file(dir, &start)?;
         if let Some(parent) = dir.parent() {
-            sync_dir(parent).map_err(Error::io(parent))?;
+            disk::sync_dir(Point::BinlogSyncParent, parent).map_err(Error::io(parent))?;
         }
         Ok(Writer::new(dir, file, start, max_file_size))
     }
@@ -45,10 +44,10 @@ impl Writer {
         let path = file_path(dir, tail.filenum);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
         if file.metadata().map_err(Error::io(&path))?.len() > tail.offset {
-            file.set_len(tail.offset).map_err(Error::io(&path))?;
+            disk::set_len(Point::BinlogResumeTruncate, &file, tail.offset).map_err(Error::io(&path))?;
         }
         // What a killed process left may be in the page cache only; from here on it counts as durable.
-        file.sync_all().map_err(Error::io(&path))?;
+        disk::sync_all(Point::BinlogResumeSync, &file).map_err(Error::io(&path))?;
         Ok(Writer::new(dir, file, tail, max_file_size))
     }
 
@@ -125,7 +124,7 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8], end: Position) -> Result<Position, Error> {
-        if let Err(e) = self.file.write_all_at(bytes, end.offset - bytes.len() as u64) {
+        if let Err(e) = disk::write_all_at(Point::BinlogAppend, &self.file, bytes, end.offset - bytes.len() as u64) {
             self.undo(&e);
             return Err(Error::io(&self.path)(e));
         }
@@ -154,7 +153,7 @@ impl Writer {
 
     /// Takes back what a failed write may have left behind the tail.
     fn undo(&mut self, cause: &io::Error) {
-        if let Err(e) = self.file.set_len(self.tail.offset) {
+        if let Err(e) = disk::set_len(Point::BinlogUndo, &self.file, self.tail.offset) {
             self.broken = Some(format!("{}: {cause}, and cutting it back failed: {e}", self.path.display()));
         }
     }
@@ -162,11 +161,11 @@ impl Writer {
     /// Goes on in a new file that begins at `start`.
     fn roll(&mut self, start: Position) -> Result<(), Error> {
         // First the finished file: a power cut must not leave the next one without its end.
-        self.file.sync_data().map_err(Error::io(&self.path))?;
+        disk::sync_data(Point::BinlogRollSync, &self.file).map_err(Error::io(&self.path))?;
         let file = create_file(&self.dir, &start).inspect_err(|_| {
             // A file left here would contradict what is appended to the present one. Should it stay, it holds no record, and
             // recovery passes over it.
-            let _ = fs::remove_file(file_path(&self.dir, start.filenum));
+            let _ = disk::remove_file(Point::BinlogRollRemove, &file_path(&self.dir, start.filenum));
         })?;
         let file = Arc::new(file);
         self.sync.rolled(file.clone());
@@ -188,12 +187,13 @@ impl Writer {
 /// failed roll left there holds no record and is replaced.
 fn create_file(dir: &Path, start: &Position) -> Result<File, Error> {
     let path = file_path(dir, start.filenum);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(Error::io(&path))?;
-    file.write_all(&encode_header(start))
-        .and_then(|()| file.set_len(start.offset))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_dir(dir))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    let mut file = disk::open(Point::BinlogCreate, &options, &path).map_err(Error::io(&path))?;
+    disk::write_all(Point::BinlogHeader, &mut file, &encode_header(start))
+        .and_then(|()| disk::set_len(Point::BinlogExtend, &file, start.offset))
+        .and_then(|()| disk::sync_all(Point::BinlogSyncHeader, &file))
+        .and_then(|()| disk::sync_dir(Point::BinlogSyncDir, dir))
         .map_err(Error::io(&path))?;
     Ok(file)
 }
@@ -259,7 +259,7 @@ impl SyncHandle {
         let covered = self.appended.load(Ordering::Acquire);
         let files = self.files.lock().clone();
         for file in &files {
-            file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))?;
+            disk::sync_data(Point::BinlogSync, file).inspect_err(|_| self.failed.store(true, Ordering::Release))?;
         }
         // All but the last are finished and now durable.
         self.files.lock().drain(..files.len() - 1);

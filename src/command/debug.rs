@@ -48,6 +48,14 @@ static SUBCOMMANDS: &[Subcommand] = &[
         summary: "Returns a digest of the value of each key, without name and expiry.",
         run: digest_value,
     },
+    #[cfg(feature = "failpoints")]
+    Subcommand {
+        name: "failpoint",
+        args: 1..=2,
+        usage: "<name> [<action>]",
+        summary: "Arms a failpoint, or returns how often a fault struck there.",
+        run: failpoint,
+    },
     Subcommand { name: "help", args: 0..=0, usage: "", summary: "Prints this help.", run: help },
     Subcommand {
         name: "loadaof",
@@ -162,6 +170,23 @@ fn sleep(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 fn log(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
     tracing::info!(client = %ctx.client.info().addr, "DEBUG LOG: {}", lossy(&args[0], 1024));
     ctx.reply.ok();
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+fn failpoint(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
+    use crate::disk::failpoints;
+    let name = lossy(&args[0], 128);
+    match args.get(1) {
+        Some(action) => {
+            failpoints::arm(&name, &lossy(action, 1024)).map_err(|e| CommandError::Text(format!("ERR {e}")))?;
+            ctx.reply.ok();
+        }
+        None => {
+            let struck = failpoints::struck(&name);
+            ctx.reply.int(struck.ok_or_else(|| CommandError::Text(format!("ERR no failpoint \"{name}\"")))? as i64);
+        }
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::file::{Line, parse_line};
 use super::table::Setting;
-use crate::fsutil;
+use crate::disk::{self, Point, Replace};
 
 /// The line over settings that had none in the file.
 const ADDED: &str = "# Added by CONFIG REWRITE";
@@ -70,8 +70,8 @@ pub(super) fn rewrite_file(path: &Path, changes: &[(&'static Setting, String)]) 
         return Ok(());
     }
     let permissions = fs::metadata(&path)?.permissions();
-    fsutil::replace_file(&path, new.as_bytes())?;
-    fs::set_permissions(&path, permissions)
+    disk::replace_file(&Replace::CONF, &path, new.as_bytes())?;
+    disk::set_permissions(Point::ConfPermissions, &path, permissions)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ impl Error {
         match self {
             Error::RocksDb { source, .. } => is_damage(source),
             Error::Malformed { .. } => true,
+            Error::Io { .. } => false,
         }
     }
 }

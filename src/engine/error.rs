@@ -1,5 +1,6 @@
 //! What can go wrong with an engine.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// An error of an engine, with its folder.
@@ -7,12 +8,18 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     #[error("{path}: {source}")]
     RocksDb { path: PathBuf, source: rocksdb::Error },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
     /// The bytes inside are not what this build writes.
     #[error("{path}: {what}")]
     Malformed { path: PathBuf, what: String },
 }
 
 impl Error {
+    pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+        move |source| Error::Io { path: path.to_path_buf(), source }
+    }
+
     pub(super) fn rocksdb(path: &Path) -> impl FnOnce(rocksdb::Error) -> Error + '_ {
         move |source| Error::RocksDb { path: path.to_path_buf(), source }
     }

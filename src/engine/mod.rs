@@ -21,6 +21,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions, properties};
 
 use crate::binlog::Position;
+use crate::disk::{self, Point};
 use damage::Damage;
 use element::OpenDb;
 
@@ -143,7 +144,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Creates the engine of a slot that holds no key, and contains the log up to `applied`. Durable when it returns.
     pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
-        let engine = Engine::open_db(path, shared, true)?;
+        let engine = disk::step(Point::EngineCreate, Error::io(path), || Engine::open_db(path, shared, true))?;
         let mut batch = engine.batch();
         engine.stage_libraries(&mut batch, &kept.libraries)?;
         if let Some(databases) = &kept.databases {
@@ -156,7 +157,7 @@ impl Engine {
 
     /// Opens an engine that exists. A folder that is none, or that does not say what it contains, is refused.
     pub fn open(path: &Path, shared: &Arc<Shared>) -> Result<(Engine, Applied), Error> {
-        let engine = Engine::open_db(path, shared, false)?;
+        let engine = disk::step(Point::EngineOpen, Error::io(path), || Engine::open_db(path, shared, false))?;
         let applied = engine.applied()?;
         engine.flushed_time.store(applied.time, Ordering::Release);
         Ok((engine, applied))
@@ -323,7 +324,9 @@ impl Engine {
     /// Writes a batch to the memtables, all or nothing, after which the engine contains the log up to `applied`.
     pub fn write(&self, mut batch: Batch, applied: Applied) -> Result<(), Error> {
         batch.put_raw(self.family(SYSTEM)?, APPLIED_KEY, &applied.encode());
-        self.db.write_opt(batch.into_inner(), &self.write_options).map_err(self.failure())
+        disk::step(Point::EngineWrite, Error::io(&self.path), || {
+            self.db.write_opt(batch.into_inner(), &self.write_options).map_err(self.failure())
+        })
     }
 
     /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
@@ -331,12 +334,18 @@ impl Engine {
     pub fn begin_flush(&self) -> Result<Flush, Error> {
         let errors = self.property(properties::BACKGROUND_ERRORS)?;
         let applied = self.applied()?;
-        self.flush_memtables(false)?;
+        disk::step(Point::EngineBeginFlush, Error::io(&self.path), || self.flush_memtables(false))?;
         Ok(Flush { applied, errors })
     }
 
     /// Returns when everything up to where a flush was begun is durable.
     pub fn finish_flush(&self, Flush { applied, errors }: Flush) -> Result<(), Error> {
+        disk::step(Point::EngineFinishFlush, Error::io(&self.path), || self.wait_for_flush(errors))?;
+        self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn wait_for_flush(&self, errors: u64) -> Result<(), Error> {
         // RocksDB can wait for a flush only by beginning another one, of what was written since.
         while self.property(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0 {
             if self.property(properties::BACKGROUND_ERRORS)? > errors {
@@ -345,7 +354,6 @@ impl Engine {
             }
             std::thread::sleep(FLUSH_POLL);
         }
-        self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
         Ok(())
     }
 
@@ -359,7 +367,7 @@ impl Engine {
     /// Makes all that was written before the call durable, and returns what that contains at least.
     pub fn flush(&self) -> Result<Applied, Error> {
         let applied = self.applied()?;
-        self.flush_memtables(true)?;
+        disk::step(Point::EngineFlush, Error::io(&self.path), || self.flush_memtables(true))?;
         self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
         Ok(applied)
     }
@@ -404,8 +412,10 @@ impl Engine {
 
     /// Hard-links the engine as it is on disk, that is, as of the last flush, into the new folder `path`.
     pub fn checkpoint(&self, path: &Path) -> Result<(), Error> {
-        let checkpoint = Checkpoint::new(&self.db).map_err(self.failure())?;
-        checkpoint.create_checkpoint_with_log_size(path, NO_FLUSH).map_err(Error::rocksdb(path))
+        disk::step(Point::EngineCheckpoint, Error::io(path), || {
+            let checkpoint = Checkpoint::new(&self.db).map_err(self.failure())?;
+            checkpoint.create_checkpoint_with_log_size(path, NO_FLUSH).map_err(Error::rocksdb(path))
+        })
     }
 
     /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.

@@ -17,6 +17,7 @@ use super::slot::{Slot, Store};
 use super::store::Current;
 use super::{Error, Keyspace};
 use crate::binlog::{self, Writer};
+use crate::disk::{self, Point};
 use crate::engine::Engine;
 
 /// Why a slot takes no writes.
@@ -142,7 +143,7 @@ impl Slot {
         self.publish(applied.position);
         drop(c);
         let aside = self.layout.damaged_log_dir(generation);
-        let kept = match std::fs::rename(&old, &aside) {
+        let kept = match disk::rename(Point::DamagedLogRename, &old, &aside) {
             Ok(()) => format!("the old one is in {}", aside.display()),
             Err(e) => format!("the old one could not be kept ({}: {e})", aside.display()),
         };

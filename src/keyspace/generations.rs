@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
 use crate::binlog::{Draft, Position, Writer};
+use crate::disk::{self, Point};
 use crate::engine::{Applied, Batch, Engine, Kept};
 
 impl Slot {
@@ -112,7 +113,7 @@ impl Slot {
     /// `kept`: what the engine before it held and no flush takes.
     fn create_engine(&self, current: Current, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let dir = self.layout.engine_dir(current.engine);
-        crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+        disk::remove_dir(Point::EngineClear, &dir).map_err(Error::io(&dir))?;
         Ok(Engine::create(&dir, &self.env.engine, applied, kept)?)
     }
 
@@ -191,7 +192,7 @@ impl Slot {
     /// Removes what a generation that failed to be built has left, so that tries do not add up. CURRENT must not name it.
     fn discard(&self, current: Current) {
         for dir in [self.layout.engine_dir(current.engine), self.layout.log_dir(current.log)] {
-            if let Err(e) = crate::fsutil::remove_dir(&dir) {
+            if let Err(e) = disk::remove_dir(Point::GenerationDiscard, &dir) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }
@@ -257,7 +258,7 @@ fn retire(env: &Arc<SlotEnv>, store: Arc<Store>, with_log: bool) {
         dirs.extend(with_log.then(|| store.log_dir.clone()));
         drop(store);
         for dir in dirs {
-            if let Err(e) = crate::fsutil::remove_dir(&dir) {
+            if let Err(e) = disk::remove_dir(Point::GenerationRetire, &dir) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }

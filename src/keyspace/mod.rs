@@ -36,6 +36,7 @@ use crc::{CRC_16_XMODEM, Crc};
 use crossbeam_channel::Receiver;
 
 use crate::binlog::Position;
+use crate::disk::{self, Point, Replace};
 use crate::engine::{self, Applied};
 use cache::EntryCache;
 use databases::DatabaseMap;
@@ -403,8 +404,8 @@ fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Resul
         }
         Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(db_path).map_err(Error::io(db_path))?;
-            crate::fsutil::replace_file(&layout, text.as_bytes()).map_err(Error::io(&layout))?;
+            disk::create_dir_all(Point::LayoutCreateDir, db_path).map_err(Error::io(db_path))?;
+            disk::replace_file(&Replace::LAYOUT, &layout, text.as_bytes()).map_err(Error::io(&layout))?;
         }
         Err(e) => return Err(Error::io(&layout)(e)),
     }

@@ -2,7 +2,6 @@
 //! configured number or age.
 
 use std::collections::HashMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Error, Slot};
 use crate::binlog;
+use crate::disk::{self, Point};
 
 /// Binlog files that readers of the log still need.
 #[derive(Default)]
@@ -94,7 +94,7 @@ impl Slot {
                 tracing::warn!(slot = %self, filenum, total, "purging a binlog file that a replica still needs: over binlog-max-pinned-size");
             }
             let path = binlog::file_path(store.log_dir(), filenum);
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+            disk::remove_file(Point::PurgeRemove, &path).map_err(Error::io(&path))?;
             total -= file.size;
             left -= 1;
             removed += 1;

@@ -6,7 +6,6 @@
 //! records that this node wrote as a master: a replica receives the parts of such a write one by one.
 
 use std::collections::HashMap;
-use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::slot::Store;
 use super::store::Current;
 use super::{Error, Slot};
 use crate::binlog::{self, Participant, Position, Record, Recovered, Writer, decode_body};
+use crate::disk::{self, Point};
 use crate::engine::{Applied, Engine};
 
 /// Changed keys and bytes that are written to the engine at once.
@@ -153,12 +153,12 @@ fn begin_new_log(slot: &Slot, store: &Store, current: Current, applied: Applied)
         "the binlog ends before the engine's position: beginning a new one there");
     let current = Current { log: current.log + 1, ..current };
     let dir = slot.layout().log_dir(current.log);
-    crate::fsutil::remove_dir(&dir).map_err(Error::io(&dir))?;
+    disk::remove_dir(Point::RecoverNewLogClear, &dir).map_err(Error::io(&dir))?;
     let writer = Writer::create(&dir, applied.position, (slot.env().binlog_file_size)())?;
     slot.layout().set_current(current)?;
     let old = store.log_dir().to_path_buf();
     slot.replace_log(current, dir);
-    crate::fsutil::remove_dir(&old).map_err(Error::io(&old))?;
+    disk::remove_dir(Point::RecoverOldLogRemove, &old).map_err(Error::io(&old))?;
     slot.opened(writer, applied.time, 0, applied.position.filenum);
     Ok(())
 }
@@ -210,9 +210,9 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
         // From the last on: a crash in between leaves no gap.
         for filenum in (cut.filenum + 1..=found.tail.filenum).rev() {
             let path = binlog::file_path(&log_dir, filenum);
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+            disk::remove_file(Point::RecoverCutRemove, &path).map_err(Error::io(&path))?;
         }
-        crate::fsutil::sync_dir(&log_dir).map_err(Error::io(&log_dir))?;
+        disk::sync_dir(Point::RecoverCutSyncDir, &log_dir).map_err(Error::io(&log_dir))?;
         found.tail = cut;
     } else if let Some(torn) = &found.torn {
         tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
@@ -280,6 +280,7 @@ impl<'s> Replay<'s> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
 
     use super::super::{Keyspace, KeyspaceOptions, Locked};

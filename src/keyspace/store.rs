@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::binlog;
-use crate::fsutil::{remove_dir, replace_file, sync_dir};
+use crate::disk::{self, Point, Replace};
 
 const CURRENT: &str = "CURRENT";
 const HEADER: &str = "haypile slot 1";
@@ -63,7 +63,7 @@ impl Layout {
     pub fn remove(&self, generations: Current) -> Result<(), Error> {
         [self.engine_dir(generations.engine), self.log_dir(generations.log)]
             .iter()
-            .try_for_each(|dir| remove_dir(dir).map_err(Error::io(dir)))
+            .try_for_each(|dir| disk::remove_dir(Point::GenerationRemoveLost, dir).map_err(Error::io(dir)))
     }
 
     /// Generations that no folder has, named by CURRENT or not.
@@ -79,10 +79,10 @@ impl Layout {
     /// Creates the slot's folders, durably.
     pub fn create_dirs(&self) -> Result<(), Error> {
         for dir in [&self.data, &self.logs] {
-            fs::create_dir_all(dir).map_err(Error::io(dir))?;
+            disk::create_dir_all(Point::SlotCreateDir, dir).map_err(Error::io(dir))?;
             // The folder itself and its database's folder may both be new.
             for parent in dir.ancestors().skip(1).take(2) {
-                sync_dir(parent).map_err(Error::io(parent))?;
+                disk::sync_dir(Point::SlotSyncDir, parent).map_err(Error::io(parent))?;
             }
         }
         Ok(())
@@ -92,7 +92,7 @@ impl Layout {
     pub fn set_current(&self, current: Current) -> Result<(), Error> {
         let text = format!("{HEADER}\nengine : {}\nbinlog : {}\n", current.engine, current.log);
         let path = self.data.join(CURRENT);
-        replace_file(&path, text.as_bytes()).map_err(Error::io(&path))
+        disk::replace_file(&Replace::CURRENT, &path, text.as_bytes()).map_err(Error::io(&path))
     }
 
     /// The valid generations; `None` for a slot that was never written. Removes what a crash left behind.
@@ -129,12 +129,12 @@ impl Layout {
     fn remove_others(&self, current: Option<Current>) -> Result<(), Error> {
         for (dir, generation) in generations(&self.data, ENGINE_PREFIX)? {
             if current.is_none_or(|c| c.engine != generation) {
-                remove_dir(&dir).map_err(Error::io(&dir))?;
+                disk::remove_dir(Point::SlotRemoveLeftover, &dir).map_err(Error::io(&dir))?;
             }
         }
         for (dir, generation) in generations(&self.logs, LOG_PREFIX)? {
             if current.is_none_or(|c| c.log != generation) {
-                remove_dir(&dir).map_err(Error::io(&dir))?;
+                disk::remove_dir(Point::SlotRemoveLeftover, &dir).map_err(Error::io(&dir))?;
             }
         }
         Ok(())
@@ -171,18 +171,18 @@ fn generations(dir: &Path, prefix: &str) -> Result<Vec<(PathBuf, u64)>, Error> {
 
 /// Moves a folder to a place that may be on another file system. Not durable by itself.
 pub(super) fn move_dir(from: &Path, to: &Path) -> Result<(), Error> {
-    match fs::rename(from, to) {
+    match disk::rename(Point::InstallRename, from, to) {
         Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
         other => return other.map_err(Error::io(from)),
     }
-    fs::create_dir_all(to).map_err(Error::io(to))?;
+    disk::create_dir_all(Point::InstallCreateDir, to).map_err(Error::io(to))?;
     for entry in fs::read_dir(from).map_err(Error::io(from))? {
         let entry = entry.map_err(Error::io(from))?;
         let target = to.join(entry.file_name());
-        fs::copy(entry.path(), &target).map_err(Error::io(&target))?;
-        fs::File::open(&target).and_then(|f| f.sync_all()).map_err(Error::io(&target))?;
+        disk::copy(Point::InstallCopy, &entry.path(), &target).map_err(Error::io(&target))?;
+        fs::File::open(&target).and_then(|f| disk::sync_all(Point::InstallSync, &f)).map_err(Error::io(&target))?;
     }
-    remove_dir(from).map_err(Error::io(from))
+    disk::remove_dir(Point::InstallRemove, from).map_err(Error::io(from))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What operators do with data on disk: compacting them, removing old logs, looking at what they take.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Error, Keyspace, Slot};
 use crate::binlog;
+use crate::disk::{self, Point};
 use crate::engine::EngineSizes;
 
 /// What a server's data take.
@@ -36,7 +36,7 @@ impl Slot {
         let mut removed = 0;
         for (&filenum, _) in binlog::list_files(store.log_dir())?.iter().take_while(|(filenum, _)| **filenum < keep) {
             let path = binlog::file_path(store.log_dir(), filenum);
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+            disk::remove_file(Point::PurgeRemove, &path).map_err(Error::io(&path))?;
             removed += 1;
         }
         Ok(removed)

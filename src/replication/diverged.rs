@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::binlog::{self, ChunkReader, FILE_HEADER_LEN, Position, RecordStream, Writer, file_path, list_files};
-use crate::fsutil::{remove_dir, sync_dir};
+use crate::disk::{self, Point};
 use crate::keyspace::Slot;
 
 /// Every so many records a position is remembered on the first pass over the log.
@@ -122,7 +122,7 @@ pub(super) fn save_tail(
     }
     let name = format!("db{}-{}-after-{}-{now_ms}", slot.db(), slot.number(), from.index);
     let building = dir.join(format!("{name}.tmp"));
-    remove_dir(&building).map_err(io(&building))?;
+    disk::remove_dir(Point::DivergedClear, &building).map_err(io(&building))?;
     let mut at = Position { filenum: 0, offset: FILE_HEADER_LEN, ..from };
     let mut writer = Writer::create(&building, at, u64::MAX)?;
     let mut reader = ChunkReader::open(store.log_dir(), from)?;
@@ -132,9 +132,9 @@ pub(super) fn save_tail(
     }
     writer.sync_handle().sync(at.index).map_err(io(&building))?;
     let saved = dir.join(format!("{name}.binlog"));
-    std::fs::rename(file_path(&building, 0), &saved).map_err(io(&saved))?;
-    remove_dir(&building).map_err(io(&building))?;
-    sync_dir(dir).map_err(io(dir))?;
+    disk::rename(Point::DivergedRename, &file_path(&building, 0), &saved).map_err(io(&saved))?;
+    disk::remove_dir(Point::DivergedRemove, &building).map_err(io(&building))?;
+    disk::sync_dir(Point::DivergedSyncDir, dir).map_err(io(dir))?;
     Ok(Some(saved))
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fsutil::replace_file;
+use crate::disk::{self, Replace};
 
 const FILE: &str = "NODE";
 const HEADER: &str = "haypile node 1";
@@ -116,7 +116,7 @@ impl NodeState {
 
     /// Makes the state durable.
     pub fn save(&self) -> Result<(), NodeStateError> {
-        replace_file(&self.path, self.encode().as_bytes())
+        disk::replace_file(&Replace::NODE, &self.path, self.encode().as_bytes())
             .map_err(|source| NodeStateError::Io { path: self.path.clone(), source })
     }
 

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::time::{self, FormatTime};
 
 use super::checkpoint::{self, Origin};
 use super::{DATA, Error, key_of};
-use crate::fsutil::{remove_dir, sync_dir};
+use crate::disk::{self, Point};
 use crate::keyspace::Keyspace;
 
 /// Marks a folder that is being written.
@@ -173,10 +173,10 @@ impl Drop for Bgsave {
 fn save(keyspace: &Keyspace, dir: &Path, origin: &Origin, stop: &AtomicBool) -> Result<PathBuf, Error> {
     let (unfinished, done) = free_name(dir)?;
     let filled = fill(keyspace, &unfinished, origin, stop)
-        .and_then(|()| fs::rename(&unfinished, &done).map_err(Error::io(&done)))
-        .and_then(|()| sync_dir(dir).map_err(Error::io(dir)));
+        .and_then(|()| disk::rename(Point::BgsaveRename, &unfinished, &done).map_err(Error::io(&done)))
+        .and_then(|()| disk::sync_dir(Point::BgsaveSyncParent, dir).map_err(Error::io(dir)));
     if filled.is_err()
-        && let Err(e) = remove_dir(&unfinished)
+        && let Err(e) = disk::remove_dir(Point::BgsaveDiscard, &unfinished)
     {
         tracing::warn!("could not remove {}: {e}", unfinished.display());
     }
@@ -184,7 +184,7 @@ fn save(keyspace: &Keyspace, dir: &Path, origin: &Origin, stop: &AtomicBool) -> 
 }
 
 fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &AtomicBool) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    disk::create_dir_all(Point::BgsaveCreateDir, folder).map_err(Error::io(folder))?;
     for slot in keyspace.all_slots().filter(|slot| slot.store().is_some() || slot.fault().is_some()) {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
@@ -194,9 +194,9 @@ fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &AtomicBool) 
         let of_slot = of_db.join(number.to_string());
         checkpoint::take(slot, &of_slot, origin)?;
         slot.verify_checkpoint(&of_slot.join(DATA))?;
-        sync_dir(&of_db).map_err(Error::io(&of_db))?;
+        disk::sync_dir(Point::BgsaveSyncDb, &of_db).map_err(Error::io(&of_db))?;
     }
-    sync_dir(folder).map_err(Error::io(folder))
+    disk::sync_dir(Point::BgsaveSyncDir, folder).map_err(Error::io(folder))
 }
 
 /// A folder for now (UTC), `20260131-235959`, or with `-2`… when that exists: its name while unfinished, and after.
@@ -232,7 +232,7 @@ fn remove_unfinished(dir: &Path) {
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(UNFINISHED));
         let is_ours = name.is_some_and(|n| n.len() >= 15 && n.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-        if is_ours && let Err(e) = remove_dir(&path) {
+        if is_ours && let Err(e) = disk::remove_dir(Point::BgsaveRemoveUnfinished, &path) {
             tracing::warn!("could not remove the unfinished save {}: {e}", path.display());
         }
     }

@@ -1,12 +1,11 @@
 //! Taking one slot's snapshot: the engine's checkpoint and the `info` file beside it.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{DATA, Error, INFO, Info};
 use crate::config::Config;
-use crate::fsutil::replace_file;
+use crate::disk::{self, Point, Replace};
 use crate::keyspace::{NEVER_WRITTEN, Slot};
 
 /// The node that snapshots are taken on, as their `info` files name it.
@@ -32,7 +31,7 @@ impl Origin {
 pub(super) fn take(slot: &Slot, folder: &Path, origin: &Origin) -> Result<Info, Error> {
     let began = Instant::now();
     let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    disk::create_dir_all(Point::SnapshotCreateDir, folder).map_err(Error::io(folder))?;
     let applied = slot.checkpoint(&folder.join(DATA))?;
     let info = Info {
         slot: slot.to_string(),
@@ -44,6 +43,6 @@ pub(super) fn take(slot: &Slot, folder: &Path, origin: &Origin) -> Result<Info, 
         empty: applied.is_none(),
     };
     let path = folder.join(INFO);
-    replace_file(&path, info.encode().as_bytes()).map_err(Error::io(&path))?;
+    disk::replace_file(&Replace::SNAPSHOT_INFO, &path, info.encode().as_bytes()).map_err(Error::io(&path))?;
     Ok(info)
 }

@@ -14,8 +14,8 @@ use super::readers::Readers;
 use super::throttle::Throttle;
 use super::{Progress, ReceiveError, SlotKey, key_of};
 use crate::config::Config;
+use crate::disk::{self, Point};
 use crate::engine::Applied;
-use crate::fsutil::remove_dir;
 use crate::keyspace::Slot;
 
 /// Tries in a row that bring nothing before a transfer is given up.
@@ -134,5 +134,9 @@ fn folder_of(config: &Config, slot: &Slot) -> PathBuf {
 /// slot may run. Blocks.
 pub fn discard(config: &Config, slot: &Slot) -> Result<(), ReceiveError> {
     let path = folder_of(config, slot);
-    remove_dir(&path).map_err(|source| ReceiveError::Io { slot: slot.to_string(), path, source })
+    disk::remove_dir(Point::ReceiveDiscard, &path).map_err(|source| ReceiveError::Io {
+        slot: slot.to_string(),
+        path,
+        source,
+    })
 }

@@ -5,8 +5,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +22,7 @@ use super::folder::{FolderError, PartialFile, ReceiveFolder};
 use super::proto::rsync_client::RsyncClient;
 use super::proto::{FileRequest, FileResponse, RsyncRequest, RsyncResponse, StatusCode, Type};
 use super::{Checksum, FileEntry, Info, Listing, Progress, ReceiveError};
+use crate::disk::{self, Point};
 use crate::engine::Applied;
 use crate::keyspace::Slot;
 
@@ -371,7 +370,7 @@ impl Writing {
                     part.offset
                 )));
             }
-            partial.file.write_all(&part.data).map_err(local)?;
+            disk::write_all(Point::ReceiveWrite, &mut partial.file, &part.data).map_err(local)?;
             partial.hasher.update(&part.data);
             partial.len += part.data.len() as u64;
             transfer.progress.fetched(part.data.len() as u64);
@@ -380,12 +379,12 @@ impl Writing {
             return Err(Failure::Broken(format!("{}: ended at byte {}", file.name, partial.len)));
         }
         if Checksum::of_hasher(&partial.hasher) != file.checksum {
-            fs::remove_file(&path).map_err(local)?;
+            disk::remove_file(Point::ReceiveRemoveWrong, &path).map_err(local)?;
             transfer.progress.lost(file.size);
             tracing::warn!(slot = transfer.slot, "{} is whole, but has a wrong checksum: removed", path.display());
             return Ok(false);
         }
-        partial.file.sync_all().map_err(local)?;
+        disk::sync_all(Point::ReceiveSync, &partial.file).map_err(local)?;
         transfer.verified.lock().insert(file.name.clone(), file.clone());
         transfer.progress.file_done();
         Ok(true)

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::listing::hash_into;
 use super::{DATA, FileEntry, INFO, Listing};
-use crate::fsutil::{remove_dir, replace_file, sync_dir};
+use crate::disk::{self, Point, Replace};
 
 const LISTING: &str = "LISTING";
 
@@ -57,7 +57,7 @@ impl ReceiveFolder {
     /// and removes all others.
     pub fn begin(&self, listing: &Listing) -> Result<(), FolderError> {
         let data = self.data();
-        fs::create_dir_all(&data).map_err(FolderError::at(&data))?;
+        disk::create_dir_all(Point::ReceiveCreateDir, &data).map_err(FolderError::at(&data))?;
         let path = self.0.join(LISTING);
         let old = match fs::read_to_string(&path) {
             Ok(text) => Listing::parse(&text).ok(),
@@ -71,7 +71,8 @@ impl ReceiveFolder {
         remove_others(&data, |name, len| name != INFO && keep(name, len))?;
         remove_others(&self.0, |name, len| name == LISTING || (name == INFO && keep(name, len)))?;
         if old.as_ref() != Some(listing) {
-            replace_file(&path, listing.encode().as_bytes()).map_err(FolderError::at(&path))?;
+            disk::replace_file(&Replace::LISTING, &path, listing.encode().as_bytes())
+                .map_err(FolderError::at(&path))?;
         }
         Ok(())
     }
@@ -79,7 +80,7 @@ impl ReceiveFolder {
     /// Makes the folder's entries durable, and reads `info`. To be called when all files are whole.
     pub fn finish(&self) -> Result<String, FolderError> {
         for dir in [&self.data(), &self.0] {
-            sync_dir(dir).map_err(FolderError::at(dir))?;
+            disk::sync_dir(Point::ReceiveSyncDir, dir).map_err(FolderError::at(dir))?;
         }
         let path = self.0.join(INFO);
         fs::read_to_string(&path).map_err(FolderError::at(&path))
@@ -99,7 +100,10 @@ fn remove_others(dir: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<(), Fol
             None => false,
         };
         if !kept {
-            let removed = if meta.is_dir() { remove_dir(&path) } else { fs::remove_file(&path) };
+            let removed = match meta.is_dir() {
+                true => disk::remove_dir(Point::ReceiveRemoveOther, &path),
+                false => disk::remove_file(Point::ReceiveRemoveOther, &path),
+            };
             removed.map_err(FolderError::at(&path))?;
         }
     }
@@ -118,10 +122,10 @@ impl PartialFile {
     pub fn open(path: &Path, entry: &FileEntry, stop: &dyn Fn() -> bool) -> io::Result<PartialFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).custom_flags(OFlag::O_NOFOLLOW.bits());
-        let mut file = options.open(path)?;
+        let mut file = disk::open(Point::ReceiveOpen, &options, path)?;
         let found = file.metadata()?.len();
         if found > entry.size {
-            file.set_len(0)?;
+            disk::set_len(Point::ReceiveTruncate, &file, 0)?;
         }
         let mut hasher = Xxh3::new();
         let len = if found > 0 { hash_into(&mut hasher, &mut file, entry.size, stop)? } else { 0 };

@@ -19,7 +19,7 @@ use super::listing::Listing;
 use super::{DATA, Error, FileEntry, INFO, Info, SlotKey, key_of};
 use crate::binlog;
 use crate::config::Config;
-use crate::fsutil::remove_dir;
+use crate::disk::{self, Point};
 use crate::keyspace::{LogPin, Slot};
 
 /// A snapshot further behind than this many binlog files is not given to another replica.
@@ -119,7 +119,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let folder = std::mem::take(&mut self.0);
         let removal = std::thread::Builder::new().name("snapshot-rm".into()).spawn(move || {
-            if let Err(e) = remove_dir(&folder) {
+            if let Err(e) = disk::remove_dir(Point::SnapshotRemove, &folder) {
                 tracing::warn!("could not remove the snapshot {}: {e}; it goes at the next start", folder.display());
             }
         });
@@ -171,7 +171,7 @@ pub struct SnapshotSource {
 impl SnapshotSource {
     /// Snapshots go to `dir` (`<dump-path>/sync`), which is emptied: what an earlier process left is of no use to anyone.
     pub fn new(dir: PathBuf, config: Arc<Config>) -> SnapshotSource {
-        if let Err(e) = remove_dir(&dir) {
+        if let Err(e) = disk::remove_dir(Point::SnapshotRemoveOld, &dir) {
             tracing::warn!("could not remove old snapshots in {}: {e}", dir.display());
         }
         SnapshotSource { shared: Arc::new(Shared { dir, config, state: Mutex::default() }) }

@@ -7,7 +7,7 @@
 //! | `redis_server` | [`RedisServer`]: one redis-server process, to compare with |
 //! | `resp` | [`Conn`], a thin RESP client, and [`Reply`] |
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
-//! | `link` | [`Link`]: a TCP proxy between two nodes that can be cut, stalled and restored |
+//! | `link` | [`Link`]: a faulty network between nodes: cuts, stalls, delays, throttles, flips bytes, half-closes; by hand or from a seed |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
 //! | `sync` | what the replication tests ask and wait for |
 //!

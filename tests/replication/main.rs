@@ -6,6 +6,7 @@ mod common;
 mod all_commands;
 mod databases;
 mod failover;
+mod faulty_link;
 mod full_sync;
 mod functions;
 mod info;
