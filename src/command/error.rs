@@ -90,6 +90,7 @@ impl CommandError {
 fn code(error: &keyspace::Error) -> &'static str {
     match error {
         keyspace::Error::ReadOnly { .. } | keyspace::Error::Unreadable { .. } => "MISCONF",
+        keyspace::Error::NotMaster => "READONLY",
         keyspace::Error::Busy => "BUSY",
         _ => "ERR",
     }

@@ -7,7 +7,11 @@
 //! 2. One record, once: the engine's position and its data change in one batch, so replay starts exactly where
 //!    the engine ends.
 //! 3. Nobody reads ahead: the log's end is published to replicas after the engine holds it.
-//! 4. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
+//! 4. Nobody writes a master's log: whether a slot's log is this node's clients' to write is asked under the commit lock, by every commit of a
+//!    client's command (in a pipeline, EXEC or script, of one that waited, of the expirer). Whoever takes that right away then passes through
+//!    the commit lock of each slot ([`super::Keyspace::set_owned`]): what was being committed is done, and no more comes. So a node that has
+//!    answered OK to SLAVEOF commits no client's write any more, however early the command was let in.
+//! 5. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
 //!    next recovery, not by guessing.
 
 use std::sync::Arc;
@@ -80,6 +84,7 @@ impl Slot {
     }
 
     fn commit_writes(&self, c: &mut Committer, mut writes: Vec<SlotWrite>) -> Result<Position, Error> {
+        self.check_owned()?;
         let (_, writer) = self.writable(c)?;
         let bytes = writes.iter().map(SlotWrite::bytes).sum();
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
@@ -91,6 +96,11 @@ impl Slot {
         };
         self.apply(c, batch, end, time, bytes)?;
         Ok(end)
+    }
+
+    /// Whether clients may write the log. The commit lock must be held, so that the answer holds until it is let go of.
+    pub(super) fn check_owned(&self) -> Result<(), Error> {
+        if self.env.owned[self.db].load(Ordering::Acquire) { Ok(()) } else { Err(Error::NotMaster) }
     }
 
     /// Commits one write that spans slots: in all of them or, when appending fails, in none. `parts` are in slot order, one record each. The
@@ -148,6 +158,7 @@ pub(super) fn lock_commits<'s>(parts: impl Iterator<Item = (&'s Slot, SlotWrite)
 pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
     let mut participants = Vec::with_capacity(held.len());
     for (slot, c, _) in held.iter_mut() {
+        slot.check_owned()?;
         let (_, writer) = slot.writable(c)?;
         let index = writer.tail().index + 1;
         participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
@@ -189,3 +200,6 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
     }
     Ok(ends.into_iter().map(|(_, end)| end).collect())
 }
+
+#[cfg(test)]
+mod tests;

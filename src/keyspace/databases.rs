@@ -115,7 +115,7 @@ impl Slot {
         time: u64,
         run: Option<(&[u8], Position)>,
     ) -> Result<(), Error> {
-        let store = self.store_for_writing()?;
+        let store = if run.is_some() { self.store_for_writing()? } else { self.store_for_client()? };
         let map = self.swapped(&store.engine, a, b)?;
         let mut batch = store.engine.batch();
         store.engine.stage_databases(&mut batch, &encode(&map))?;

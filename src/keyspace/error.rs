@@ -18,6 +18,9 @@ pub enum Error {
     /// The slot takes no writes until the server is restarted.
     #[error("{slot} is read-only: {reason}")]
     ReadOnly { slot: String, reason: String },
+    /// The slot's log is a master's, and no client's to write.
+    #[error("You can't write against a read only replica.")]
+    NotMaster,
     /// The slot has data, and they cannot be read.
     #[error("{slot} cannot be read: {reason}")]
     Unreadable { slot: String, reason: String },

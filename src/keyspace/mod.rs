@@ -143,6 +143,7 @@ impl Keyspace {
             earliest: AtomicU64::new(0),
             observer: OnceLock::new(),
             databases: DatabaseMap::new(options.databases),
+            owned: (0..options.databases).map(|_| AtomicBool::new(true)).collect(),
             expiry: expire::ExpiryQueue::default(),
             clock_warned: AtomicBool::new(false),
         });
@@ -319,6 +320,16 @@ impl Keyspace {
             scan::xor(&mut sum, &slot.digest(now)?);
         }
         Ok(sum)
+    }
+
+    /// Says of which databases (as on disk) clients may write the logs; of all of them at first. When it returns nothing of a client is
+    /// committed to the others any more. Waits for commits under way; must not be called with a commit lock held.
+    pub fn set_owned(&self, owned: impl Fn(usize) -> bool) {
+        for database in &self.databases {
+            self.env.owned[database.index].store(owned(database.index), Ordering::Release);
+        }
+        // Who holds a commit lock may have asked before; who takes it next sees the answer.
+        self.all_slots().filter(|slot| !owned(slot.db())).for_each(|slot| drop(slot.commit.lock()));
     }
 
     /// Elements and keys that clients of this node changed since it started: what Redis calls dirty. Keys that a flush took are not

@@ -16,6 +16,7 @@ use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
 use super::fault::Fault;
+use super::locks::{SHORT_WAIT, while_waiting};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -54,6 +55,8 @@ pub struct SlotEnv {
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
     pub(super) databases: DatabaseMap,
+    /// By database on disk: whether clients may write its logs. Asked under the commit lock ([`Slot::check_owned`]).
+    pub(super) owned: Box<[AtomicBool]>,
     pub(super) expiry: ExpiryQueue,
     /// All slots, once they are there: those of the first database, by number, then those of the next.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
@@ -133,9 +136,14 @@ pub(super) struct Maintenance<'s> {
 }
 
 impl<'s> Maintenance<'s> {
-    /// Of slots that are in order.
+    /// Of slots that are in order, for a client's command, which must hold no key. A flush, a checkpoint or a full sync may take long: the other
+    /// tasks of the thread are left to others meanwhile.
     pub fn of(slots: impl Iterator<Item = &'s Slot>) -> Maintenance<'s> {
-        Maintenance { _guards: slots.map(|slot| slot.maintenance.lock()).collect() }
+        let lock = |slot: &'s Slot| {
+            let soon = slot.maintenance.try_lock_for(SHORT_WAIT);
+            soon.unwrap_or_else(|| while_waiting(|| slot.maintenance.lock()))
+        };
+        Maintenance { _guards: slots.map(lock).collect() }
     }
 }
 
@@ -342,6 +350,18 @@ impl Slot {
         match self.store.load_full() {
             Some(store) => Ok(store),
             None => Ok(self.writable(&mut self.commit.lock())?.0),
+        }
+    }
+
+    /// [`Slot::store_for_writing`] of a client.
+    pub(super) fn store_for_client(&self) -> Result<Arc<Store>, Error> {
+        match self.store.load_full() {
+            Some(store) => Ok(store),
+            None => {
+                let mut c = self.commit.lock();
+                self.check_owned()?;
+                Ok(self.writable(&mut c)?.0)
+            }
         }
     }
 

@@ -120,6 +120,7 @@ impl Manager {
             for db in manager.node.lock().detached.clone() {
                 replica.attach(&manager, db, false, false);
             }
+            manager.own(&manager.node.lock());
             if manager.is_slave() {
                 replica.begin(&manager, 0, true);
             }
@@ -195,11 +196,17 @@ impl Manager {
                 // The data are this node's own now, whatever they were to become.
                 next.full_sync.clear();
             }
-            next.save()?;
+            if following {
+                // Before anything is remembered: what is this node's own ends here.
+                self.own(&next);
+            }
+            next.save().inspect_err(|_| self.own(&node))?;
+            // The term first, then what is written in it.
             self.keyspace.set_term(next.term);
             *node = next;
             *epoch += 1;
             self.slave.store(following, Ordering::Release);
+            self.own(&node);
             *epoch
         };
         replica.begin(self, epoch, following);
@@ -224,11 +231,20 @@ impl Manager {
             if full {
                 next.full_sync.extend(self.keyspace.db_on_disk(db).slots().iter().map(|s| (s.db(), s.number())));
             }
-            next.save()?;
+            if attach {
+                self.own(&next);
+            }
+            next.save().inspect_err(|_| self.own(&node))?;
+            self.own(&next);
             *node = next;
         }
         replica.attach(self, db, attach, full);
         Ok(())
+    }
+
+    /// Lets clients write what is theirs to write, and nothing else any more when this returns.
+    fn own(&self, node: &NodeState) {
+        self.keyspace.set_owned(|db| node.master.is_none() || node.detached.contains(&db));
     }
 
     /// The first term of this node's last time as a master, if it was one.
