@@ -147,10 +147,6 @@ points! {
     EngineFlush: Engine = "engine::flush";
     /// Hard links to the engine's files in a new folder.
     EngineCheckpoint: Engine = "engine::checkpoint";
-    /// A log that is damaged, and replaced, to the name under which the operator finds it.
-    DamagedLogRename: Rename = "damaged_log::rename";
-    /// What is left of data that could not be opened, after others took their place.
-    GenerationRemoveLost: Remove = "generation::remove_lost";
     /// A generation that could not be made whole.
     GenerationDiscard: Remove = "generation::discard";
     /// A generation that was replaced and has no more readers.
@@ -229,7 +225,7 @@ points! {
 
     /// Room for records that only this node has.
     DivergedClear: Remove = "diverged::clear";
-    /// The file with them to its name.
+    /// The file with them, or a log that is kept because it is damaged, to its name.
     DivergedRename: Rename = "diverged::rename";
     /// The folder that it was made in.
     DivergedRemove: Remove = "diverged::remove";

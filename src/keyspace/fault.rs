@@ -17,7 +17,6 @@ use super::slot::{Slot, Store};
 use super::store::Current;
 use super::{Error, Keyspace};
 use crate::binlog::{self, Writer};
-use crate::disk::{self, Point};
 use crate::engine::Engine;
 
 /// Why a slot takes no writes.
@@ -142,10 +141,9 @@ impl Slot {
         self.engine_flushed_to(applied.position, self.unflushed());
         self.publish(applied.position);
         drop(c);
-        let aside = self.layout.damaged_log_dir(generation);
-        let kept = match disk::rename(Point::DamagedLogRename, &old, &aside) {
-            Ok(()) => format!("the old one is in {}", aside.display()),
-            Err(e) => format!("the old one could not be kept ({}: {e})", aside.display()),
+        let kept = match self.layout.set_aside(&old, generation) {
+            Ok(aside) => format!("the old one is in {}", aside.display()),
+            Err(e) => format!("the old one could not be kept: {e}"),
         };
         let report = format!("{found}; a new log begins at {}, {kept}", applied.position);
         tracing::warn!(slot = %self, "{report}");

@@ -119,13 +119,15 @@ impl Slot {
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
     /// (`None`, for a slot its master never wrote). `all_locked` takes the key locks once everything that can
-    /// fail or take long is done. The old data are served until then; on an error they stay.
+    /// fail or take long is done. The old data are served until then; on an error they stay. With `keep_log` the old log is set aside, and
+    /// where is returned.
     pub(super) fn install<G>(
         &self,
         received: Option<&Path>,
         applied: Applied,
+        keep_log: bool,
         all_locked: impl FnOnce() -> G,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<PathBuf>, Error> {
         let _maintenance = self.maintenance.lock();
         self.layout.create_dirs()?;
         let old = self.store.load_full();
@@ -154,14 +156,21 @@ impl Slot {
         self.log_damage.store(None);
         self.publish(applied.position);
         drop((c, all));
+        let remains = fault.and_then(|fault| fault.remains());
+        let replaced = old.as_ref().map(|old| old.current).or(remains).filter(|_| keep_log);
+        let kept = replaced.map(|replaced| self.layout.set_aside(&self.layout.log_dir(replaced.log), replaced.log));
+        let kept = kept.transpose().unwrap_or_else(|e| {
+            tracing::error!(slot = %self, "the log that is replaced could not be kept: {e}");
+            None
+        });
         if let Some(old) = old {
-            retire(&self.env, old, true);
-        } else if let Some(remains) = fault.and_then(|fault| fault.remains())
+            retire(&self.env, old, kept.is_none());
+        } else if let Some(remains) = remains
             && let Err(e) = self.layout.remove(remains)
         {
             tracing::warn!(slot = %self, "{e}; it goes at the next start");
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// A new generation beside the present one: the received engine, or an empty one, and a log that begins after `applied`.

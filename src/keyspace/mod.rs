@@ -256,6 +256,11 @@ impl Keyspace {
         self.env.cache.usage()
     }
 
+    /// Bytes of the queue of keys that expire.
+    pub fn expiry_queue_usage(&self) -> usize {
+        self.env.expiry.usage()
+    }
+
     /// Bytes of log that no engine has flushed: what a recovery now would replay.
     pub fn unflushed(&self) -> u64 {
         self.env.unflushed_total.load(Ordering::Relaxed)
@@ -353,10 +358,21 @@ impl Keyspace {
     /// Replaces a slot's data by a received checkpoint that contains exactly `applied`, or empties it (`None`).
     /// The old data are served until the new are in place; a crash leaves the one or the other.
     pub fn install(&self, slot: &Slot, received: Option<&Path>, applied: Applied) -> Result<(), Error> {
+        self.install_over(slot, received, applied, false).map(drop)
+    }
+
+    /// [`Keyspace::install`], and with `keep_log` the log that is replaced is kept, for the operator; returns where.
+    pub fn install_over(
+        &self,
+        slot: &Slot,
+        received: Option<&Path>,
+        applied: Applied,
+        keep_log: bool,
+    ) -> Result<Option<PathBuf>, Error> {
         if received.is_none() && slot.store().is_none() && slot.fault().is_none() {
-            return Ok(());
+            return Ok(None);
         }
-        let installed = slot.install(received, applied, || self.locks.lock_all());
+        let installed = slot.install(received, applied, keep_log, || self.locks.lock_all());
         self.env.settled();
         installed
     }

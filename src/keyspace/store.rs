@@ -54,16 +54,23 @@ impl Layout {
         self.logs.join(format!("{LOG_PREFIX}{generation:06}"))
     }
 
-    /// Where a log goes that was replaced because it is damaged. No folder that is named like this is ever removed by the server.
-    pub fn damaged_log_dir(&self, generation: u64) -> PathBuf {
-        self.logs.join(format!("{DAMAGED_PREFIX}{generation:06}"))
+    /// `<db-path>/DATABASES`.
+    pub fn databases_copy(&self) -> PathBuf {
+        self.data.ancestors().nth(2).unwrap_or(&self.data).join("DATABASES")
+    }
+
+    /// Keeps a log that was replaced because it, or its engine, is damaged: under a name that the server never removes. Returns where.
+    pub fn set_aside(&self, log: &Path, generation: u64) -> Result<PathBuf, Error> {
+        let aside = self.logs.join(format!("{DAMAGED_PREFIX}{generation:06}"));
+        disk::rename(Point::DivergedRename, log, &aside).map_err(Error::io(log))?;
+        Ok(aside)
     }
 
     /// Removes the folders of these generations, which CURRENT must not name.
     pub fn remove(&self, generations: Current) -> Result<(), Error> {
         [self.engine_dir(generations.engine), self.log_dir(generations.log)]
             .iter()
-            .try_for_each(|dir| disk::remove_dir(Point::GenerationRemoveLost, dir).map_err(Error::io(dir)))
+            .try_for_each(|dir| disk::remove_dir(Point::GenerationRetire, dir).map_err(Error::io(dir)))
     }
 
     /// Generations that no folder has, named by CURRENT or not.

@@ -421,14 +421,18 @@ async fn transfer(
     };
     let installed = tokio::task::block_in_place(|| {
         manager.while_following(epoch, slot, || {
-            manager.keyspace.install(slot, received.data.as_deref(), received.applied)?;
-            Ok::<_, crate::keyspace::Error>(())
+            // The log of a damaged slot was not looked through for what only this node has.
+            let keep_log = slot.fault().is_some() && manager.led_from().is_some();
+            manager.keyspace.install_over(slot, received.data.as_deref(), received.applied, keep_log)
         })
     });
-    match installed {
+    let kept = match installed {
         None => return Outcome::because(Event::TransferFailed, "the master changed meanwhile"),
         Some(Err(e)) => return Outcome::because(Event::TransferFailed, e.to_string()),
-        Some(Ok(())) => {}
+        Some(Ok(kept)) => kept,
+    };
+    if let Some(kept) = &kept {
+        tracing::warn!(slot = %slot, "the log of the damaged slot may hold records that no other node has, and is kept in {}", kept.display());
     }
     let cleared = tokio::task::block_in_place(|| manager.note_full_sync(slot, false));
     if let Err(e) = cleared {
@@ -438,7 +442,7 @@ async fn transfer(
     if let Err(e) = snapshot::discard(&manager.config, slot) {
         tracing::warn!(slot = %slot, "the receive folder stays: {e}");
     }
-    Outcome::of(Event::Installed)
+    Outcome { tail: kept, ..Outcome::of(Event::Installed) }
 }
 
 impl ReplicaSlot {

@@ -240,6 +240,31 @@ fn a_master_starts_without_a_slot_that_cannot_be_opened() {
     assert_eq!(fault(&node), None);
     expect_all(&node, 0, 0..KEYS);
     only_dir(&node.data_dir().join("db/db0/0"), "engine-");
+    // It was a master: what its log says, which could not be looked through, is kept.
+    only_dir(&node.data_dir().join("binlog/db0/0"), "damaged-");
+}
+
+/// The first slot holds the map of databases for the whole node.
+#[test]
+fn without_the_first_slot_databases_are_not_mistaken_for_each_other() {
+    let mut node = options().set("databases", 2).start();
+    let mut conn = node.conn();
+    for db in 0..2 {
+        conn.select(db);
+        (0..2).for_each(|slot| conn.call(&["SET", &key(slot, 0), &format!("written to {db}")]).expect_ok());
+    }
+    conn.run("SWAPDB 0 1").expect_ok();
+    assert!(node.terminate().success());
+    // Of the first database on disk, which clients call 1 now.
+    cut(&manifest(&node), 0);
+    node.start_again();
+    let mut conn = node.conn();
+    conn.select(0);
+    (0..2).for_each(|slot| assert_eq!(get(&mut conn, slot, 0), Reply::bulk("written to 1")));
+    conn.select(1);
+    assert!(get(&mut conn, 0, 0).error_text().starts_with("MISCONF"));
+    assert_eq!(get(&mut conn, 1, 0), Reply::bulk("written to 0"));
+    assert!(conn.run("SWAPDB 0 1").error_text().starts_with("MISCONF"));
 }
 
 #[test]
