@@ -65,7 +65,9 @@ impl Engine {
     /// Finds out whether a flush or a compaction has failed for good since the engine was opened: those run in RocksDB's threads, which tell
     /// nobody.
     pub fn check_background(&self) -> Result<(), Error> {
-        if self.property(properties::BACKGROUND_ERRORS)? == 0 {
+        // RocksDB counts them with the default family.
+        let failed = self.db.property_int_value(properties::BACKGROUND_ERRORS).map_err(self.failure())?;
+        if failed.unwrap_or(0) == 0 {
             return Ok(());
         }
         // A database that has stopped for an error answers with it to every write, also to one of nothing.
