@@ -269,6 +269,28 @@ fn the_file_being_written_is_cut_under_a_running_master() {
     });
 }
 
+/// What only it has, and cannot be read to its end, is kept as it is.
+#[test]
+fn an_old_master_with_a_damaged_tail_follows_and_loses_nothing() {
+    let (old, new) = (two_slots().start(), two_slots().start());
+    write(&old, 0, 0..20);
+    new.slaveof(old.port());
+    wait_synced(&old, &new);
+    new.slaveof_no_one();
+    write(&old, 0, 20..60);
+    write(&new, 1, 0..20);
+    let log = files(&old, 0).pop().expect("a file");
+    let starts = records(&log);
+    flip(&log, starts[starts.len() - 5] + 60);
+    let damaged = fs::read(&log).expect("the log");
+    old.slaveof(new.port());
+    wait_full_syncs(&old, 1);
+    wait_synced(&new, &old);
+    assert_eq!(fault(&old), None);
+    let kept = files_under(&only_dir(&old.data_dir().join("binlog/db0/0"), "damaged-"));
+    assert_eq!(fs::read(&kept[kept.len() - 1]).expect("the kept log"), damaged);
+}
+
 /// A replica of a replica whose log is damaged.
 #[test]
 fn a_chain_with_a_damaged_link_holds() {

@@ -87,6 +87,45 @@ fn a_master_with_a_damaged_table_answers_what_it_can_and_nothing_wrong() {
 }
 
 #[test]
+fn a_damaged_collection_is_not_taken_for_a_shorter_one() {
+    let node = options().start();
+    let hash = key(0, 0);
+    let mut conn = node.conn();
+    for n in 0..KEYS {
+        conn.push(&[b"HSET".as_slice(), hash.as_bytes(), n.to_string().as_bytes(), &value(0, n)]);
+    }
+    conn.flush();
+    (0..KEYS).for_each(|_| assert_eq!(conn.read(), Reply::Int(1)));
+    node.run("DEBUG RELOAD").expect_ok();
+    let table = damage_keys(&node, 0);
+    for command in ["HGETALL", "HVALS", "HKEYS", "DUMP"] {
+        let reply = conn.call(&[command, &hash]);
+        assert!(reply.error_text().contains(&name_of(&table)), "{command}: {reply:?}");
+    }
+    // The connection is in step: nothing of the replies was sent before the errors.
+    assert_eq!(conn.call(&["HLEN", &hash]), Reply::Int(KEYS as i64));
+    let mut errors = 0;
+    for n in 0..KEYS {
+        match conn.call(&["HGET", &hash, &n.to_string()]) {
+            Reply::Error(_) => errors += 1,
+            right => assert_eq!(right, Reply::Bulk(value(0, n)), "field {n}"),
+        }
+    }
+    assert!((1..KEYS / 4).contains(&errors), "{errors} errors");
+    let mut cursor = "0".to_string();
+    loop {
+        match conn.call(&["HSCAN", &hash, &cursor, "COUNT", "50"]) {
+            Reply::Error(text) => break assert!(text.contains(&name_of(&table)), "{text}"),
+            page => cursor = page.items()[0].text(),
+        }
+        assert_ne!(cursor, "0", "HSCAN came to an end");
+    }
+    // What would read it to write it is refused too, and leaves nothing behind.
+    assert!(conn.call(&["COPY", &hash, &key(0, 1)]).is_error());
+    assert_eq!(get(&mut conn, 0, 1), Reply::Nil);
+}
+
+#[test]
 fn a_compaction_that_meets_damage_closes_the_slot() {
     let node = filled();
     // A second file over the same keys.
