@@ -256,7 +256,7 @@ points! {
 
     /// Room for records that only this node has.
     DivergedClear: Remove = "diverged::clear";
-    /// The file with them to its name.
+    /// The file with them, or a log that is kept because it is damaged, to its name.
     DivergedRename: Rename = "diverged::rename";
     /// The folder that it was made in.
     DivergedRemove: Remove = "diverged::remove";
