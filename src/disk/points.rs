@@ -208,7 +208,7 @@ points! {
     BgsaveSyncDb: Sync = "bgsave::sync_db";
     /// The databases in the save's folder.
     BgsaveSyncDir: Sync = "bgsave::sync_dir";
-    /// What was saved of a slot whose log was replaced meanwhile.
+    /// Room for a slot in a save: a checkpoint of it whose log was replaced meanwhile.
     BgsaveForget: Remove = "bgsave::forget";
     /// What the save contains, its MANIFEST.
     ManifestWrite: Write = "manifest::write";

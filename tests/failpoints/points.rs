@@ -90,6 +90,9 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::BinlogSyncDir => &[Load, FirstWrite, FullSync, ReplicaLoad],
         Point::BinlogAppend => &[Load, Always, ReplicaLoad, Flush],
         Point::BinlogUndo => &[Load, ReplicaLoad],
+        Point::BinlogUndoSync => &[Flush],
+        Point::BinlogMarkCreate | Point::BinlogMarkSync => &[FirstWrite],
+        Point::BinlogMark => &[Load],
         Point::BinlogRollSync => &[Load, ReplicaLoad],
         Point::BinlogRollRemove => &[Load],
         Point::BinlogSync => &[Load, Always],
@@ -134,6 +137,18 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::BgsaveSyncDir
         | Point::BgsaveRename
         | Point::BgsaveSyncParent
+        | Point::ManifestWrite
+        | Point::ManifestSync
+        | Point::ManifestRename
+        | Point::ManifestSyncDir
+        | Point::LogCopyCreateDir
+        | Point::LogCopyCreate
+        | Point::LogCopyExtend
+        | Point::LogCopyWrite
+        | Point::LogCopySync
+        | Point::LogCopySyncDir
+        | Point::BgsaveForget
+        | Point::BgsaveExpire
         | Point::BgsaveDiscard => &[Bgsave],
         Point::BgsaveRemoveUnfinished => &[Restart(Save)],
         Point::ReceiveCreateDir
@@ -159,6 +174,8 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
 pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
     match point {
         Point::BinlogUndo => &[("binlog::append::before", "1*short")],
+        // Of a write to both slots the second append fails now and then.
+        Point::BinlogUndoSync => &[("binlog::append::before", "20%eio")],
         Point::BinlogRollRemove => &[("binlog::header::before", "1*short")],
         Point::GenerationDiscard => &[("binlog::header::before", "1*enospc")],
         Point::InstallCreateDir | Point::InstallCopy | Point::InstallSync | Point::InstallRemove => {
@@ -184,9 +201,10 @@ impl Fault {
         format!("{}::{}", self.point.name(), if self.after { "after" } else { "before" })
     }
 
-    /// Whether somebody must be told: what could not be removed is tried again at the next start.
+    /// Whether somebody must be told: what could not be removed is tried again at the next start, and a log's mark that stays as it was
+    /// only claims less.
     pub fn must_be_told(&self) -> bool {
-        self.point.step() != Step::Remove
+        self.point.step() != Step::Remove && self.point != Point::BinlogMark
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use haypile::snapshot::{MANIFEST, Manifest};
+
 use super::common::node::files_under;
 use super::common::{Conn, DEADLINE, Node, NodeOptions, Reply, wait_synced};
 use super::ledger::{Ledger, Writers};
@@ -17,6 +19,8 @@ use super::points::{Fault, Scenario, companions};
 pub const BOTH_SLOTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// A full sync or a link that takes longer is begun anew.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A save that is older than `dump-expire`.
+const OLD_SAVE: &str = "20010101-000000";
 /// Faults that strike one set of nodes.
 pub const CHAIN: usize = 12;
 /// Databases of a node when each fault takes one that was never written.
@@ -32,6 +36,7 @@ pub fn options(databases: usize) -> NodeOptions {
         .set("binlog-file-size", "32K")
         .set("write-buffer-size", "64K")
         .set("expire-logs-nums", 2)
+        .set("dump-expire", 1)
 }
 
 pub struct Rig {
@@ -264,6 +269,7 @@ impl Rig {
             }
             Scenario::Flush | Scenario::ReplicaFlush => self.flush()?,
             Scenario::Bgsave => {
+                self.plant_old_save();
                 self.call_master(&["BGSAVE"])?;
                 while self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
                     pause();
@@ -301,6 +307,22 @@ impl Rig {
             Scenario::FirstStart | Scenario::Restart(_) | Scenario::Resume => unreachable!("starts of their own"),
         }
         Ok(())
+    }
+
+    /// A save that is older than `dump-expire`.
+    fn plant_old_save(&self) {
+        let folder = self.master.data_dir().join("dump").join(OLD_SAVE);
+        let manifest = Manifest {
+            taken: 978_307_200_000,
+            node: String::from("old"),
+            version: String::from("0"),
+            slot_num: 1,
+            databases: 1,
+            slots: Vec::new(),
+            files: Vec::new(),
+        };
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join(MANIFEST), manifest.encode()).expect("a manifest");
     }
 
     /// Whether it is time to sync the replica anew: it is connected, or nothing came of it for a while.
@@ -390,7 +412,7 @@ impl Rig {
         let saves = fs::read_dir(self.master.data_dir().join("dump")).into_iter().flatten().flatten();
         for save in saves.filter(|save| save.file_name().to_string_lossy().starts_with("20")) {
             let name = save.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".tmp") {
+            if name.ends_with(".tmp") || name == OLD_SAVE {
                 continue;
             }
             for slot in ["db0/0", "db0/1", "db1/0", "db1/1"] {
