@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: a module knows those below it in this list, never those above.
 //!
+//! - [`tools`]: the operator's offline tools: `haypile binlog`, `haypile check`
 //! - [`server`]: the `Server` value that wires everything together, start and stop
 //! - [`daemon`]: daemon manners: detaching, pidfile, log files, signals
 //! - [`events`]: who is told of changes to keys
@@ -31,6 +32,8 @@ pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod events;
+#[cfg(test)]
+mod fuzz;
 pub mod keyspace;
 pub mod net;
 pub mod observe;
@@ -40,3 +43,4 @@ pub mod replication;
 pub mod script;
 pub mod server;
 pub mod snapshot;
+pub mod tools;

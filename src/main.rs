@@ -1,9 +1,8 @@
-//! The command line: `haypile [CONF] …` starts a server and runs it until a signal or SHUTDOWN ends it.
-//!
-//! Tools that work on a stopped server's files become subcommands beside the [`Serve`] arguments in [`Cli`].
+//! The command line: `haypile [CONF] …` starts a server and runs it until a signal or SHUTDOWN ends it; `haypile binlog …` and
+//! `haypile check …` are tools that read a server's files.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use haypile::command::manual;
 use haypile::config::{Config, SETTINGS};
 use haypile::daemon::{self, Detached, Event, Logging, OpenFilesError, PidFile, Signals};
 use haypile::server::Server;
+use haypile::tools::{self, Terminal, Verdict, check, dump, restore, stat};
 use tokio::runtime;
 
 #[global_allocator]
@@ -44,6 +44,14 @@ Examples:
     redis-cli -p 9221 config set sync always
     redis-cli -p 9221 config rewrite
 
+  What is in the files, and whether they are sound:
+    haypile binlog dump data/binlog --key 'user:*' --from 2026-01-31T23:00
+    haypile check data
+
+  A backup, and the data as they were at some time after it:
+    redis-cli -p 9221 bgsave
+    haypile restore data/dump/20260131-235959 --dir restored --binlog data/binlog --until '2026-02-01 12:30'
+
 Ports: clients connect to PORT; replicas also use PORT+2000 and PORT+10001.
 Signals: SIGTERM and SIGINT stop the server cleanly, SIGHUP opens the log file anew.";
 
@@ -66,9 +74,21 @@ struct Cli {
 /// What to do instead of serving.
 #[derive(clap::Subcommand)]
 enum Tool {
+    /// Look into binlog files
+    #[command(subcommand)]
+    Binlog(BinlogTool),
+    Check(check::Args),
+    Restore(restore::Args),
     /// Print docs/commands.md: all commands, and where they differ from Redis
     #[command(hide = true)]
     Commands,
+}
+
+/// What to do with binlog files.
+#[derive(clap::Subcommand)]
+enum BinlogTool {
+    Dump(dump::Args),
+    Stat(stat::Args),
 }
 
 /// What to serve, and how.
@@ -130,12 +150,44 @@ fn long_help() -> String {
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
+/// Exit code of a tool that found damage; 1 is for what could not be done at all, a wrong command line included.
+const DAMAGED: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told if this fails.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     let outcome = match cli.tool {
         Some(Tool::Commands) => io::stdout().write_all(manual::markdown().as_bytes()).map_err(Into::into),
+        Some(Tool::Binlog(BinlogTool::Dump(args))) => return run_tool(|terminal| dump::run(&args, terminal)),
+        Some(Tool::Binlog(BinlogTool::Stat(args))) => return run_tool(|terminal| stat::run(&args, terminal)),
+        Some(Tool::Check(args)) => return run_tool(|terminal| check::run(&args, terminal)),
+        Some(Tool::Restore(args)) => return run_tool(|terminal| restore::run(&args, terminal)),
         None => serve(&cli.serve),
     };
+    exit_code(outcome)
+}
+
+fn run_tool(tool: impl FnOnce(&mut Terminal<'_>) -> Result<Verdict, tools::Error>) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut err = io::stderr();
+    let shows_progress = err.is_terminal();
+    let outcome = tool(&mut Terminal { out: &mut out, err: &mut err, shows_progress });
+    let outcome = outcome.and_then(|verdict| Ok(out.flush().map(|()| verdict)?));
+    match outcome {
+        Ok(Verdict::Sound) => ExitCode::SUCCESS,
+        Ok(Verdict::Damaged) => ExitCode::from(DAMAGED),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => exit_code(Err(error.into())),
+    }
+}
+
+fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -32,7 +32,8 @@ const LOCK_FILE: &str = "LOCK";
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long reads that still run may keep an engine from being closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-const SECONDS_A_DAY: u64 = 86_400;
+/// Settings count days.
+pub const SECONDS_A_DAY: u64 = 86_400;
 
 /// Why a server did not start. One line each.
 #[derive(Debug, thiserror::Error)]

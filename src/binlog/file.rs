@@ -85,6 +85,13 @@ pub(super) fn open_file(dir: &Path, filenum: u32) -> Result<(File, Position, Pat
     Ok((file, start, path))
 }
 
+/// Opens a file of any name for reading and returns the position before its first record.
+pub(super) fn open_path(path: &Path) -> Result<(File, Position), Error> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let start = read_header(&file, path)?;
+    Ok((file, start))
+}
+
 fn read_header(file: &File, path: &Path) -> Result<Position, Error> {
     let format = |why: &str| Error::Format { path: path.to_path_buf(), why: why.to_string() };
     let mut h = [0; FILE_HEADER_LEN as usize];

@@ -16,14 +16,17 @@
 //!
 //! The bytes are described in docs/binlog.md.
 
+mod copy;
 mod error;
 mod file;
 mod position;
 mod reader;
 mod record;
 mod recovery;
+mod salvage;
 mod writer;
 
+pub use copy::{begin_log, copy_records};
 pub use error::Error;
 pub use file::{FILE_HEADER_LEN, FileInfo, file_path, holds_records, list_files, parse_file_name};
 pub use position::Position;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::file::open_file;
+use super::file::{open_file, open_path};
 use super::record::{Flaw, Record};
+use super::salvage;
 use super::{Error, FILE_HEADER_LEN, Position};
 
 /// Bytes read from a file at once.
@@ -24,6 +25,8 @@ pub struct RecordStream {
     position: Position,
     limit: u64,
     verify_body: bool,
+    /// Whether `position.chain` is what the next record's chain must continue.
+    chained: bool,
 }
 
 impl RecordStream {
@@ -43,6 +46,36 @@ impl RecordStream {
         RecordStream::new(file, path, start, None, verify_body)
     }
 
+    /// Reads a whole file that may have any name, as one saved under `diverged/` has. Bodies are verified.
+    pub fn open_path(path: &Path) -> Result<RecordStream, Error> {
+        let (file, start) = open_path(path)?;
+        RecordStream::new(file, path.to_path_buf(), start, None, true)
+    }
+
+    /// Reads a file whose header cannot be read, as file `filenum`, from the first whole record on that can be found; `None` when
+    /// there is none. Bodies are verified.
+    pub fn open_headless(path: &Path, filenum: u32) -> Result<Option<RecordStream>, Error> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let start = Position { filenum, offset: 0, ..Position::START };
+        let mut stream = RecordStream::new(file, path.to_path_buf(), start, None, true)?;
+        Ok(stream.resync()?.map(|_| stream))
+    }
+
+    /// After [`Error::BadRecord`]: goes on with the first whole record behind the bad one, and returns where that begins; `None`
+    /// when there is none. That it continues what came before it cannot be checked; what follows it is checked against it.
+    pub fn resync(&mut self) -> Result<Option<u64>, Error> {
+        let after = self.position;
+        let Some(found) = salvage::find_record(&self.file, &self.path, after.offset + 1, self.limit, after.index)?
+        else {
+            return Ok(None);
+        };
+        self.buf.clear();
+        self.at = 0;
+        self.position = Position { offset: found.offset, term: 0, index: found.index - 1, chain: 0, ..after };
+        self.chained = false;
+        Ok(Some(found.offset))
+    }
+
     fn new(
         file: File,
         path: PathBuf,
@@ -55,7 +88,7 @@ impl RecordStream {
             return Err(Error::NotInLog { path, filenum: position.filenum, offset: position.offset });
         }
         let limit = limit.unwrap_or(len).min(len);
-        Ok(RecordStream { file, path, buf: Vec::new(), at: 0, position, limit, verify_body })
+        Ok(RecordStream { file, path, buf: Vec::new(), at: 0, position, limit, verify_body, chained: true })
     }
 
     /// The end of the last record returned.
@@ -80,13 +113,16 @@ impl RecordStream {
         }
         loop {
             // Parsed twice on success: the borrow checker cannot see that the first borrow ends with `Short`.
-            match Record::parse(&self.buf[self.at..], &self.position, self.verify_body).map(|r| r.end) {
+            let chained = self.chained;
+            let next = Record::parse_after(&self.buf[self.at..], &self.position, chained, self.verify_body);
+            match next.map(|r| r.end) {
                 Ok(end) => {
                     let from = self.at;
                     let after = self.position;
+                    self.chained = true;
                     self.at += (end.offset - after.offset) as usize;
                     self.position = end;
-                    return match Record::parse(&self.buf[from..], &after, false) {
+                    return match Record::parse_after(&self.buf[from..], &after, chained, false) {
                         Ok(record) => Ok(Some(record)),
                         Err(_) => Err(self.bad("unstable bytes")),
                     };

@@ -120,11 +120,21 @@ impl<'a> Record<'a> {
     /// The record that starts `bytes` and continues the log at `after`. The chain is always checked, the body's checksum
     /// when `verify_body` is set.
     pub(super) fn parse(bytes: &'a [u8], after: &Position, verify_body: bool) -> Result<Record<'a>, Flaw> {
+        Record::parse_after(bytes, after, true, verify_body)
+    }
+
+    /// [`Record::parse`] where the chain before the record may be unknown (`chained` = false): then it is taken as it is.
+    pub(super) fn parse_after(
+        bytes: &'a [u8],
+        after: &Position,
+        chained: bool,
+        verify_body: bool,
+    ) -> Result<Record<'a>, Flaw> {
         let header = Header::parse(bytes)?;
         if header.len > MAX_BODY_LEN || header.len == 0 {
             return Err(Flaw::Bad("impossible length"));
         }
-        if header.chain != xxh3_64_with_seed(&bytes[..CHAINED_LEN], after.chain) {
+        if chained && header.chain != xxh3_64_with_seed(&bytes[..CHAINED_LEN], after.chain) {
             return Err(Flaw::Bad("chain mismatch"));
         }
         if header.index != after.index + 1 {
@@ -160,25 +170,29 @@ impl<'a> Record<'a> {
 pub(super) fn looks_like_record(bytes: &[u8], index: u64, horizon: u64) -> bool {
     let Ok(header) = Header::parse(bytes) else { return false };
     let end = RECORD_HEADER_LEN + header.len as usize;
-    header.len != 0
-        && header.len <= MAX_BODY_LEN
-        && header.index > index
-        && header.index - index <= horizon
+    header.may_come_after(index, horizon)
         && bytes.len() >= end
         && crc32fast::hash(&bytes[RECORD_HEADER_LEN..end]) == header.body_crc
 }
 
-struct Header {
-    len: u32,
-    body_crc: u32,
-    term: u32,
-    index: u64,
+/// The first bytes of a record.
+pub(super) struct Header {
+    /// Bytes of the body.
+    pub len: u32,
+    pub body_crc: u32,
+    pub term: u32,
+    pub index: u64,
     time: u64,
     chain: u64,
 }
 
 impl Header {
-    fn parse(bytes: &[u8]) -> Result<Header, Flaw> {
+    /// Whether it can be that of a record some way behind the one with `index`, `horizon` records at most.
+    pub fn may_come_after(&self, index: u64, horizon: u64) -> bool {
+        (1..=MAX_BODY_LEN).contains(&self.len) && self.index > index && self.index - index <= horizon
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Header, Flaw> {
         let Some(h) = bytes.first_chunk::<RECORD_HEADER_LEN>() else { return Err(Flaw::Short(RECORD_HEADER_LEN)) };
         let u32_at = |at: usize| u32::from_le_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;

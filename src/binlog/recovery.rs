@@ -11,7 +11,7 @@ use super::{Error, FILE_HEADER_LEN, Position};
 use crate::disk::{self, Point};
 
 /// A good record behind a bad one has an index at most this far ahead.
-const HORIZON: u64 = 1 << 32;
+pub(super) const HORIZON: u64 = 1 << 32;
 
 /// What [`recover`] found.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
 //! Commands that save: SAVE, BGSAVE, BGREWRITEAOF, and LASTSAVE, which tells when.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{CommandError, Ctx, Flags, Group, Keys, Spec};
+use crate::server::SECONDS_A_DAY;
 use crate::snapshot::Origin;
 
 const BASE: Spec = Spec {
@@ -66,7 +69,9 @@ fn bgsave(ctx: &mut Ctx<'_, '_>, args: &[Bytes]) -> Result<(), CommandError> {
 
 /// Begins a save.
 fn start(ctx: &Ctx<'_, '_>) -> Result<(), CommandError> {
-    let begun = ctx.server.bgsave.start(ctx.server.keyspace.clone(), Origin::of(&ctx.server.config));
+    let config = &ctx.server.config;
+    let expire = Duration::from_secs(u64::from(config.dump_expire()) * SECONDS_A_DAY);
+    let begun = ctx.server.bgsave.start(ctx.server.keyspace.clone(), Origin::of(config), expire);
     begun.map_err(|e| CommandError::Text(format!("ERR {e}")))
 }
 

@@ -177,6 +177,8 @@ settings! {
         "The folder for the binlogs.";
     dump_path: PathBuf = "dump-path", Kind::Path { may_be_empty: false }, "./dump", AtStart,
         "The folder for snapshots, made by BGSAVE or for a replica's full sync.";
+    dump_expire: u32 = "dump-expire", Kind::Integer { min: 0, max: 36500 }, "0", AtOnce,
+        "Days after which a save of BGSAVE is removed, at the end of a newer one; 0 = never.";
     db_sync_path: PathBuf = "db-sync-path", Kind::Path { may_be_empty: false }, "./dbsync", AtStart,
         "The folder where a replica receives a full sync.";
     sync: SyncMode = "sync" | "appendfsync", Kind::Choice(SyncMode::NAMES), "everysec", AtOnce,

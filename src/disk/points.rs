@@ -181,16 +181,43 @@ points! {
     /// At a start: snapshots of an earlier process.
     SnapshotRemoveOld: Remove = "snapshot::remove_old";
 
+    /// The folder of a part of a log that is copied.
+    LogCopyCreateDir: Create = "log_copy::create_dir";
+    /// A file of it.
+    LogCopyCreate: Create = "log_copy::create";
+    /// The place before its first record.
+    LogCopyExtend: Change = "log_copy::extend";
+    /// Its header and its records.
+    LogCopyWrite: Write = "log_copy::write";
+    /// The same, durable.
+    LogCopySync: Sync = "log_copy::sync";
+    /// The names of the files.
+    LogCopySyncDir: Sync = "log_copy::sync_dir";
+
     /// The folder of a save.
     BgsaveCreateDir: Create = "bgsave::create_dir";
     /// The slots in a database's folder.
     BgsaveSyncDb: Sync = "bgsave::sync_db";
     /// The databases in the save's folder.
     BgsaveSyncDir: Sync = "bgsave::sync_dir";
+    /// What was saved of a slot whose log was replaced meanwhile.
+    BgsaveForget: Remove = "bgsave::forget";
+    /// What the save contains, its MANIFEST.
+    ManifestWrite: Write = "manifest::write";
+    /// The same, durable.
+    ManifestSync: Sync = "manifest::sync";
+    /// Under its name.
+    ManifestRename: Rename = "manifest::rename";
+    /// The same, durable.
+    ManifestSyncDir: Sync = "manifest::sync_dir";
     /// The finished save to its name.
     BgsaveRename: Rename = "bgsave::rename";
     /// The same, durable.
     BgsaveSyncParent: Sync = "bgsave::sync_parent";
+    /// A save that is older than `dump-expire`, to the name of an unfinished one.
+    BgsaveExpireRename: Rename = "bgsave::expire_rename";
+    /// The same, with what is in it.
+    BgsaveExpire: Remove = "bgsave::expire";
     /// A save that failed.
     BgsaveDiscard: Remove = "bgsave::discard";
     /// At a start: a save that an earlier process did not finish.
@@ -277,6 +304,7 @@ replacements! {
     CURRENT: CurrentWrite, CurrentSync, CurrentRename, CurrentSyncDir;
     LAYOUT: LayoutWrite, LayoutSync, LayoutRename, LayoutSyncDir;
     SNAPSHOT_INFO: SnapshotInfoWrite, SnapshotInfoSync, SnapshotInfoRename, SnapshotInfoSyncDir;
+    MANIFEST: ManifestWrite, ManifestSync, ManifestRename, ManifestSyncDir;
     LISTING: ReceiveListingWrite, ReceiveListingSync, ReceiveListingRename, ReceiveListingSyncDir;
     NODE: NodeWrite, NodeSync, NodeRename, NodeSyncDir;
     CONF: ConfWrite, ConfSync, ConfRename, ConfSyncDir;

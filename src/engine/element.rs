@@ -58,8 +58,8 @@ pub fn prefix(key: &[u8], version: u64, room: usize) -> Vec<u8> {
     out
 }
 
-/// Key and version in an element's key.
-fn owner(element: &[u8]) -> Option<(&[u8], u64)> {
+/// Key and version in an element's key; `None` for what is none.
+pub fn owner(element: &[u8]) -> Option<(&[u8], u64)> {
     let (len, rest) = element.split_first_chunk::<LEN_BYTES>()?;
     let (key, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
     Some((key, u64::from_be_bytes(*rest.first_chunk()?)))

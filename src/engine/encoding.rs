@@ -13,6 +13,9 @@ const KIND_MASK: u8 = 0x0f;
 const HAS_EXPIRY: u8 = 0x10;
 const CHUNKED: u8 = 0x20;
 
+/// Longest string in chunks, bytes: what a record may write at most. A longer one is no entry, so that nobody goes through its holes.
+pub const MAX_CHUNKED_LEN: u64 = 1 << 30;
+
 /// A key's type, by its number on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -96,7 +99,7 @@ impl Entry {
         if self.has_elements() { Collection::decode(&self.value) } else { None }
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let header = self.kind as u8 | if self.chunked { CHUNKED } else { 0 };
         match self.expire_at {
             Some(at) => {
@@ -108,11 +111,14 @@ impl Entry {
         out.extend_from_slice(&self.value);
     }
 
-    pub(super) fn decode(bytes: Bytes) -> Option<Entry> {
+    pub(crate) fn decode(bytes: Bytes) -> Option<Entry> {
         let header = decode_header(&bytes)?;
         let value = bytes.slice(header.len..);
-        if header.has_elements && Collection::version_of(&value).is_none() {
-            return None;
+        if header.has_elements {
+            let collection = Collection::decode(&value)?;
+            if header.chunked && collection.count > MAX_CHUNKED_LEN {
+                return None;
+            }
         }
         Some(Entry { kind: header.kind, chunked: header.chunked, expire_at: header.expire_at, value })
     }
@@ -193,6 +199,7 @@ mod tests {
             let entry = if kind == Kind::String && !chunked {
                 Entry::string(rest.into(), expire_at)
             } else {
+                let count = if chunked && kind == Kind::String { count % (MAX_CHUNKED_LEN + 1) } else { count };
                 let collection = Collection { version, count, extra: rest.into() };
                 let entry = Entry::collection(kind, &collection, expire_at);
                 prop_assert_eq!(entry.as_collection(), Some(collection));

@@ -8,6 +8,7 @@ mod batch;
 pub mod element;
 mod encoding;
 mod error;
+pub mod inspect;
 mod options;
 
 use std::path::{Path, PathBuf};
@@ -25,9 +26,9 @@ use element::OpenDb;
 
 pub use batch::Batch;
 pub use element::Space;
-pub use encoding::{Collection, Entry, Kind};
+pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
-pub use options::{Compression, EngineOptions, Shared};
+pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
 
 /// Keys, with type, expiry and, for strings, the value.
 const META: &str = "meta";

@@ -10,7 +10,7 @@ use super::encoding::decode_header;
 
 /// An expired entry stays for this long after its expiry (by the flushed log's clock, ms) before compaction may drop it:
 /// longer than a command can take from reading the clock to being logged.
-pub(super) const EXPIRY_GRACE_MS: u64 = 5 * 60 * 1000;
+pub const EXPIRY_GRACE_MS: u64 = 5 * 60 * 1000;
 /// Bits a key in the filters: about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 const BLOCK_SIZE: usize = 8 << 10;

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Error;
-use super::slot::{Committer, Slot};
+use super::slot::{Committer, Published, Slot, Store};
 use crate::binlog::{self, Draft, Participant, Position, Writer};
 use crate::engine::{Applied, Batch};
 
@@ -151,6 +151,25 @@ pub(super) type HeldCommit<'s> = (&'s Slot, MutexGuard<'s, Committer>, SlotWrite
 /// Takes the commit locks of slots that are in order.
 pub(super) fn lock_commits<'s>(parts: impl Iterator<Item = (&'s Slot, SlotWrite)>) -> Vec<HeldCommit<'s>> {
     parts.map(|(slot, write)| (slot, slot.commit.lock(), write)).collect()
+}
+
+/// The end of a slot's log.
+pub struct LogEnd {
+    pub slot: Arc<Slot>,
+    pub published: Published,
+    /// Its log stays as long as this is held.
+    pub store: Arc<Store>,
+}
+
+/// The ends of the logs of slots that are in order, all at one moment between two commits.
+pub(super) fn log_ends<'s>(slots: impl Iterator<Item = &'s Arc<Slot>>) -> Vec<LogEnd> {
+    let slots: Vec<_> = slots.collect();
+    let _held: Vec<_> = slots.iter().map(|slot| slot.commit.lock()).collect();
+    let end = |slot: &Arc<Slot>| {
+        let store = slot.store().clone()?;
+        Some(LogEnd { slot: slot.clone(), published: slot.published(), store })
+    };
+    slots.into_iter().filter_map(end).collect()
 }
 
 /// Appends one record to each slot's log, to all of them or, when one fails, to none. The records name each other if they

@@ -12,6 +12,7 @@ mod error;
 mod expire;
 mod generations;
 mod housekeeping;
+pub mod inspect;
 mod locks;
 mod observer;
 mod overlay;
@@ -41,9 +42,9 @@ use cache::EntryCache;
 use databases::DatabaseMap;
 use locks::KeyLocks;
 use slot::{Maintenance, SlotEnv};
-use store::Layout;
 
 pub use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
+pub use commit::LogEnd;
 pub use effect::{Effect, LIBRARIES_KEY, Read, State};
 pub use error::Error;
 pub use expire::{Expired, KeyGone};
@@ -53,6 +54,9 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
+#[cfg(test)]
+pub(crate) use store::parse as parse_current;
+pub use store::{Current, Layout};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 
@@ -118,6 +122,11 @@ pub fn hash_slot(key: &[u8]) -> usize {
         memchr::memchr(b'}', rest).filter(|&len| len > 0).map(|len| &rest[..len])
     });
     usize::from(CRC16.checksum(tagged.unwrap_or(key))) % HASH_SLOTS
+}
+
+/// The slot of a key in a database of so many slots: contiguous ranges of hash slots.
+pub fn slot_of(key: &[u8], slots: usize) -> usize {
+    hash_slot(key) * slots / HASH_SLOTS
 }
 
 impl Keyspace {
@@ -187,6 +196,11 @@ impl Keyspace {
         &self.databases[index]
     }
 
+    /// Where the logs of all slots that were ever written end at one moment: a write over several slots is in all of its logs, or in none.
+    pub fn log_ends(&self) -> Vec<LogEnd> {
+        commit::log_ends(self.all_slots())
+    }
+
     /// All slots of all databases, in order.
     pub fn all_slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.databases.iter().flat_map(|db| db.slots.iter())
@@ -201,7 +215,7 @@ impl Keyspace {
     /// The slot that a key lives in.
     pub fn slot(&self, db: usize, key: &[u8]) -> &Arc<Slot> {
         let slots = &self.db(db).slots;
-        &slots[hash_slot(key) * slots.len() / HASH_SLOTS]
+        &slots[slot_of(key, slots.len())]
     }
 
     /// A transaction for one pipeline.
@@ -395,7 +409,7 @@ impl Keyspace {
 /// Data of databases or slots beyond the configured number would become invisible; keys would be looked for in the wrong slot.
 fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Result<(), Error> {
     let layout = db_path.join("LAYOUT");
-    let text = format!("slot-num : {slots}\n");
+    let text = slot_num_line(slots);
     match std::fs::read_to_string(&layout) {
         Ok(found) if found != text => {
             let why = format!("the data were written with {}; slot-num cannot change afterwards", found.trim());
@@ -404,7 +418,7 @@ fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Resul
         Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             disk::create_dir_all(Point::LayoutCreateDir, db_path).map_err(Error::io(db_path))?;
-            disk::replace_file(&Replace::LAYOUT, &layout, text.as_bytes()).map_err(Error::io(&layout))?;
+            write_slot_num(db_path, slots)?;
         }
         Err(e) => return Err(Error::io(&layout)(e)),
     }
@@ -417,6 +431,16 @@ fn refuse_unknown_slots(db_path: &Path, databases: usize, slots: usize) -> Resul
         }
     }
     Ok(())
+}
+
+fn slot_num_line(slots: usize) -> String {
+    format!("slot-num : {slots}\n")
+}
+
+/// Notes how many slots a database has in the folder of all data. Durable when it returns.
+pub fn write_slot_num(db_path: &Path, slots: usize) -> Result<(), Error> {
+    let layout = db_path.join("LAYOUT");
+    disk::replace_file(&Replace::LAYOUT, &layout, slot_num_line(slots).as_bytes()).map_err(Error::io(&layout))
 }
 
 /// [`Position::START`] with no time: what a slot that was never written contains.

@@ -25,11 +25,16 @@ use crate::engine::{Applied, Engine};
 const BATCH_KEYS: usize = 10_000;
 const BATCH_BYTES: u64 = 4 << 20;
 
+/// A slot by database and number.
+pub type SlotKey = (u16, u16);
+
 /// A write over several slots, as one of them has it in its log.
-struct Multi {
-    before: Position,
-    index: u64,
-    participants: Vec<Participant>,
+#[derive(Clone, Debug)]
+pub struct Multi {
+    /// The end of the record before.
+    pub before: Position,
+    pub index: u64,
+    pub participants: Vec<Participant>,
 }
 
 /// A slot whose log has been read.
@@ -65,19 +70,20 @@ pub(super) fn open_slots(slots: &[Arc<Slot>], leading_from: Option<u32>) -> Resu
         })
     })?;
     let opened = opened.into_inner();
-    let limits = take_back_torn(&opened, ends.into_inner());
+    let multis: Vec<_> = opened.iter().map(|o| (key_of(&o.slot), o.multis.as_slice())).collect();
+    let limits = torn_writes(&multis, ends.into_inner());
     opened.into_iter().try_for_each(|opening| {
         let limit = limits.get(&key_of(&opening.slot)).copied();
         finish(opening, limit)
     })
 }
 
-fn key_of(slot: &Slot) -> (u16, u16) {
+fn key_of(slot: &Slot) -> SlotKey {
     (slot.db() as u16, slot.number() as u16)
 }
 
 /// The last index of a log that cannot tell: no write over several slots may be taken back because of it.
-const UNKNOWN_END: u64 = u64::MAX;
+pub const UNKNOWN_END: u64 = u64::MAX;
 
 /// Opens a slot's engine and replays its log as far as no write over several slots is in doubt. Returns the last index of its log,
 /// and what is left to be done, if anything.
@@ -144,17 +150,16 @@ fn begin_new_log(slot: &Slot, store: &Store, current: Current, applied: Applied)
     Ok(())
 }
 
-/// Finds the writes over several slots that not all of their slots have, and cuts the logs before them. Cutting one log may
-/// tear another write, hence the repetition. Returns the last index that each cut log keeps.
-fn take_back_torn(opened: &[Opening], mut ends: HashMap<(u16, u16), u64>) -> HashMap<(u16, u16), Position> {
+/// Finds the writes over several slots that not all of their slots have, by the last index of each slot's log, and where to cut
+/// the logs before them. Cutting one log may tear another write, hence the repetition.
+pub fn torn_writes(opened: &[(SlotKey, &[Multi])], mut ends: HashMap<SlotKey, u64>) -> HashMap<SlotKey, Position> {
     let mut cuts = HashMap::new();
     loop {
         let mut changed = false;
-        for opening in opened.iter() {
-            let key = key_of(&opening.slot);
+        for &(key, multis) in opened {
             let end = ends.get(&key).copied().unwrap_or(0);
             let lacks = |p: &Participant| ends.get(&(p.db, p.slot)).copied().unwrap_or(0) < p.index;
-            let torn = opening.multis.iter().find(|m| m.index <= end && m.participants.iter().any(lacks));
+            let torn = multis.iter().find(|m| m.index <= end && m.participants.iter().any(lacks));
             if let Some(multi) = torn {
                 cuts.insert(key, multi.before);
                 ends.insert(key, multi.before.index);

@@ -13,7 +13,7 @@ const GROUP_RECORDS: usize = 256;
 const GROUP_BYTES: usize = 1 << 20;
 
 /// The effects of a record's body. Some stand alone.
-pub(super) fn effects_of(body: &Bytes) -> Result<Vec<Effect>, Error> {
+pub(crate) fn effects_of(body: &Bytes) -> Result<Vec<Effect>, Error> {
     let malformed = || Error::BadEffect("malformed record body".into());
     let (_, mut iter) = decode_body(body).ok_or_else(malformed)?;
     let (mut args, mut effects) = (Vec::new(), Vec::new());

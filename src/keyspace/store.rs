@@ -25,7 +25,7 @@ const LOG_PREFIX: &str = "log-";
 
 /// The folders of one slot.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub struct Layout {
     /// `<db-path>/db0/3`
     data: PathBuf,
     /// `<binlog-path>/db0/3`
@@ -34,21 +34,24 @@ pub(super) struct Layout {
 
 /// Which generations are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Current {
+pub struct Current {
     pub engine: u64,
     pub log: u64,
 }
 
 impl Layout {
+    /// Of a slot of a database on disk.
     pub fn new(db_path: &Path, binlog_path: &Path, db: usize, slot: usize) -> Layout {
         let sub = format!("db{db}/{slot}");
         Layout { data: db_path.join(&sub), logs: binlog_path.join(&sub) }
     }
 
+    /// Where a generation of the engine is.
     pub fn engine_dir(&self, generation: u64) -> PathBuf {
         self.data.join(format!("{ENGINE_PREFIX}{generation:06}"))
     }
 
+    /// Where a generation of the log is.
     pub fn log_dir(&self, generation: u64) -> PathBuf {
         self.logs.join(format!("{LOG_PREFIX}{generation:06}"))
     }
@@ -83,20 +86,31 @@ impl Layout {
 
     /// The valid generations; `None` for a slot that was never written. Removes what a crash left behind.
     pub fn load_current(&self) -> Result<Option<Current>, Error> {
+        let current = self.read_current()?;
+        self.remove_others(current)?;
+        Ok(current)
+    }
+
+    /// [`Layout::load_current`], changing nothing.
+    pub fn read_current(&self) -> Result<Option<Current>, Error> {
         let path = self.data.join(CURRENT);
         match fs::read_to_string(&path) {
-            Ok(text) => {
-                let current = parse(&text).ok_or_else(|| Error::damaged(&path, "malformed"))?;
-                self.remove_others(Some(current))?;
-                Ok(Some(current))
-            }
+            Ok(text) => Ok(Some(parse(&text).ok_or_else(|| Error::damaged(&path, "malformed"))?)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.refuse_orphans()?;
-                self.remove_others(None)?;
                 Ok(None)
             }
             Err(e) => Err(Error::io(&path)(e)),
         }
+    }
+
+    /// The folders that `current` does not name: what a crash left, and the next start removes.
+    pub fn unused_folders(&self, current: Option<Current>) -> Result<Vec<PathBuf>, Error> {
+        let engines =
+            generations(&self.data, ENGINE_PREFIX)?.into_iter().map(|found| (found, current.map(|c| c.engine)));
+        let logs = generations(&self.logs, LOG_PREFIX)?.into_iter().map(|found| (found, current.map(|c| c.log)));
+        let unused = engines.chain(logs).filter(|((_, generation), named)| *named != Some(*generation));
+        Ok(unused.map(|((dir, _), _)| dir).collect())
     }
 
     /// Without CURRENT there can only be what the interrupted creation of a slot leaves: a log without records. Anything else
@@ -113,21 +127,12 @@ impl Layout {
     }
 
     fn remove_others(&self, current: Option<Current>) -> Result<(), Error> {
-        for (dir, generation) in generations(&self.data, ENGINE_PREFIX)? {
-            if current.is_none_or(|c| c.engine != generation) {
-                disk::remove_dir(Point::SlotRemoveLeftover, &dir).map_err(Error::io(&dir))?;
-            }
-        }
-        for (dir, generation) in generations(&self.logs, LOG_PREFIX)? {
-            if current.is_none_or(|c| c.log != generation) {
-                disk::remove_dir(Point::SlotRemoveLeftover, &dir).map_err(Error::io(&dir))?;
-            }
-        }
-        Ok(())
+        let remove = |dir: &PathBuf| disk::remove_dir(Point::SlotRemoveLeftover, dir).map_err(Error::io(dir));
+        self.unused_folders(current)?.iter().try_for_each(remove)
     }
 }
 
-fn parse(text: &str) -> Option<Current> {
+pub(crate) fn parse(text: &str) -> Option<Current> {
     let mut lines = text.lines();
     if lines.next()? != HEADER {
         return None;

@@ -65,6 +65,16 @@ impl NodeState {
         }
     }
 
+    /// Reads the state of the node in `dir` and changes nothing; `None` where no node ever ran.
+    pub fn read(dir: &Path) -> Result<Option<NodeState>, NodeStateError> {
+        let path = dir.join(FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&path, &text).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(NodeStateError::Io { path, source }),
+        }
+    }
+
     /// Goes on after a start, with logs that reach `newest_term`: a `slaveof` in the conf file that changed since it was last looked
     /// at wins over what was typed meanwhile. Durable when it returns.
     pub fn resume(&mut self, newest_term: u32, conf_master: Option<(String, u16)>) -> Result<(), NodeStateError> {

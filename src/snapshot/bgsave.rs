@@ -1,4 +1,4 @@
-//! BGSAVE: snapshots of all slots that were ever written, into a folder of their own.
+//! BGSAVE: saves of all slots that were ever written, each in a folder of its own, made in the background and removed when they are old.
 
 use std::fs;
 use std::io;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
-use super::checkpoint::{self, Origin};
-use super::{Error, key_of};
+use super::save::fill;
+use super::{Error, MANIFEST, Manifest, Origin};
 use crate::disk::{self, Point};
 use crate::keyspace::Keyspace;
 
@@ -71,8 +71,9 @@ impl Bgsave {
         Bgsave { dir, shared: Arc::new(shared), thread: Mutex::default() }
     }
 
-    /// Begins a save; returns at once. How it ended is in the log and in [`Bgsave::info`].
-    pub fn start(&self, keyspace: Arc<Keyspace>, origin: Origin) -> Result<(), BgsaveError> {
+    /// Begins a save; returns at once. How it ended is in the log and in [`Bgsave::info`]. When it succeeds, saves that are older than
+    /// `expire` (zero = never) go.
+    pub fn start(&self, keyspace: Arc<Keyspace>, origin: Origin, expire: Duration) -> Result<(), BgsaveError> {
         let mut thread = self.thread.lock();
         {
             let mut state = self.shared.state.lock();
@@ -89,7 +90,10 @@ impl Bgsave {
             // It must end for those who look, or no other could be begun.
             let result = catch_unwind(save).unwrap_or(Err(Error::Panicked));
             match &result {
-                Ok(path) => tracing::info!(path = %path.display(), ms = began.elapsed().as_millis() as u64, "saved"),
+                Ok(path) => {
+                    tracing::info!(path = %path.display(), ms = began.elapsed().as_millis() as u64, "saved");
+                    remove_expired(&dir, path, expire);
+                }
                 Err(e) => tracing::error!("BGSAVE failed: {e}"),
             }
             let mut state = shared.state.lock();
@@ -186,20 +190,6 @@ fn save(keyspace: &Keyspace, dir: &Path, origin: &Origin, stop: &AtomicBool) -> 
     filled.map(|()| done)
 }
 
-fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &AtomicBool) -> Result<(), Error> {
-    disk::create_dir_all(Point::BgsaveCreateDir, folder).map_err(Error::io(folder))?;
-    for slot in keyspace.all_slots().filter(|slot| slot.store().is_some()) {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Error::Stopping);
-        }
-        let (db, number) = key_of(slot);
-        let of_db = folder.join(format!("db{db}"));
-        checkpoint::take(slot, &of_db.join(number.to_string()), origin)?;
-        disk::sync_dir(Point::BgsaveSyncDb, &of_db).map_err(Error::io(&of_db))?;
-    }
-    disk::sync_dir(Point::BgsaveSyncDir, folder).map_err(Error::io(folder))
-}
-
 /// A folder for now (UTC), `20260131-235959`, or with `-2`… when that exists: its name while unfinished, and after.
 fn free_name(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
     let now = utc_now();
@@ -228,12 +218,41 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// The folders in `dir` with the name of a save and this behind it.
+fn saves(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(suffix));
+        name.is_some_and(|n| n.len() >= 15 && n.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+    };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).collect()
+}
+
+/// Removes saves that are older than `expire`, but never `newest`, and nothing that does not say when it was made.
+fn remove_expired(dir: &Path, newest: &Path, expire: Duration) {
+    if expire.is_zero() {
+        return;
+    }
+    for path in saves(dir, "").into_iter().filter(|path| path != newest) {
+        let text = fs::read_to_string(path.join(MANIFEST)).unwrap_or_default();
+        let Ok(manifest) = Manifest::parse(&text) else { continue };
+        let age = UNIX_EPOCH.checked_add(Duration::from_millis(manifest.taken)).and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > expire) {
+            // A crash in the middle leaves what the next start removes, and not half a save.
+            let unfinished = PathBuf::from(format!("{}{UNFINISHED}", path.display()));
+            let removed = disk::rename(Point::BgsaveExpireRename, &path, &unfinished)
+                .and_then(|()| disk::remove_dir(Point::BgsaveExpire, &unfinished));
+            match removed {
+                Ok(()) => tracing::info!(path = %path.display(), "removed a save that is older than dump-expire"),
+                Err(e) => tracing::warn!("could not remove the old save {}: {e}", path.display()),
+            }
+        }
+    }
+}
+
 fn remove_unfinished(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(UNFINISHED));
-        let is_ours = name.is_some_and(|n| n.len() >= 15 && n.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-        if is_ours && let Err(e) = disk::remove_dir(Point::BgsaveRemoveUnfinished, &path) {
+    for path in saves(dir, UNFINISHED) {
+        if let Err(e) = disk::remove_dir(Point::BgsaveRemoveUnfinished, &path) {
             tracing::warn!("could not remove the unfinished save {}: {e}", path.display());
         }
     }

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{BadInfo, BadListing};
-use crate::keyspace;
+use crate::{binlog, keyspace};
 
 /// A snapshot could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Keyspace(#[from] keyspace::Error),
+    #[error(transparent)]
+    Binlog(binlog::Error),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]

@@ -21,7 +21,7 @@ use super::listing::hash_into;
 use super::{DATA, FileEntry, INFO, Listing};
 use crate::disk::{self, Point, Replace};
 
-const LISTING: &str = "LISTING";
+pub(super) const LISTING: &str = "LISTING";
 
 /// An I/O error with its path.
 #[derive(Debug)]

@@ -237,7 +237,7 @@ fn check_name(name: &str) -> Result<(), BadListing> {
 }
 
 /// Size and checksum of a file.
-fn hash_file(path: &Path) -> io::Result<(u64, Checksum)> {
+pub(super) fn hash_file(path: &Path) -> io::Result<(u64, Checksum)> {
     let mut hasher = Xxh3::new();
     let size = hash_into(&mut hasher, &mut File::open(path)?, u64::MAX, &|| false)?;
     Ok((size, Checksum::of_hasher(&hasher)))

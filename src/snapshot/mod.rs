@@ -12,10 +12,13 @@ mod error;
 mod fetch;
 mod folder;
 mod info;
+pub mod inspect;
 mod listing;
+mod manifest;
 mod progress;
 pub mod proto;
 mod readers;
+mod save;
 mod service;
 mod source;
 mod throttle;
@@ -26,17 +29,21 @@ pub use client::{Master, Received, Receiver, discard};
 pub use error::{Error, ReceiveError};
 pub use info::{BadInfo, Info};
 pub use listing::{BadListing, Checksum, FileEntry, Listing};
+pub use manifest::{BadManifest, MANIFEST, Manifest, SavedSlot};
 pub use progress::{Progress, ProgressNow};
+pub use save::folder_of;
 pub use service::{MESSAGE_LEN, RsyncService, TokenCheck};
 pub use source::{Snapshot, SnapshotSource, SnapshotState};
 
 /// The folder of the engine's files, in a snapshot's folder and in a receive folder.
 const DATA: &str = "data";
+/// The folder of a saved slot's binlog.
+pub const LOG: &str = "log";
 /// The file beside it that says what they contain.
 const INFO: &str = "info";
 
 /// A slot by its database's and its own number.
-type SlotKey = (usize, usize);
+pub type SlotKey = (usize, usize);
 
 fn key_of(slot: &crate::keyspace::Slot) -> SlotKey {
     (slot.db(), slot.number())

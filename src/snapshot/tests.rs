@@ -398,7 +398,7 @@ fn a_save_can_be_restored_by_hand() {
     let node = Node::new(a.path());
     node.write(0..2000, 100);
     let bgsave = Bgsave::new(node.config.dump_path());
-    bgsave.start(node.keyspace.clone(), Origin::of(&node.config)).unwrap();
+    bgsave.start(node.keyspace.clone(), Origin::of(&node.config), Duration::ZERO).unwrap();
     wait_for("the save ends", || !bgsave.in_progress());
     let (mut info, changes) = (String::new(), node.keyspace.changes());
     assert!(changes >= 2000);

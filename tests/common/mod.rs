@@ -7,6 +7,7 @@
 //! | `redis_server` | [`RedisServer`]: one redis-server process, to compare with |
 //! | `resp` | [`Conn`], a thin RESP client, and [`Reply`] |
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
+//! | `fuzz` | mutated inputs, for the library's tests too |
 //! | `link` | [`Link`]: a faulty network between nodes: cuts, stalls, delays, throttles, flips bytes, half-closes; by hand or from a seed |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
 //! | `sync` | what the replication tests ask and wait for |
@@ -19,6 +20,7 @@
 // Every test binary compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod fuzz;
 pub mod link;
 pub mod load;
 pub mod node;
@@ -34,7 +36,7 @@ pub use node::{Node, NodeOptions};
 pub use redis_server::RedisServer;
 pub use resp::{Conn, Reply};
 pub use sync::{Replication, wait_caught_up, wait_connected, wait_equal_digest, wait_link_error, wait_synced};
-pub use tools::{redis_benchmark, redis_cli, run_program};
+pub use tools::{assert_sound, haypile, redis_benchmark, redis_cli, run_program};
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,12 @@
 //! redis-cli, redis-benchmark and other programs, run under a deadline.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::node::HAYPILE;
 use super::wait_some;
 
 /// Guard for a whole program run; a benchmark of a million commands takes a small part of it.
@@ -24,6 +26,21 @@ pub fn redis_benchmark(port: u16, args: &[&str]) -> String {
     let mut command = Command::new("redis-benchmark");
     command.args(["-p", &port.to_string()]).args(args);
     succeed(&mut command)
+}
+
+/// Runs `haypile args…`: exit code, what it printed, and what it said on standard error.
+#[track_caller]
+pub fn haypile<A: AsRef<std::ffi::OsStr>>(args: &[A]) -> (i32, String, String) {
+    let output = run_program(Command::new(HAYPILE).args(args));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+}
+
+/// `haypile check` of a folder on which no server runs finds nothing damaged.
+#[track_caller]
+pub fn assert_sound(folder: &Path) {
+    let (code, out, err) = haypile(&["check".as_ref(), folder.as_os_str()]);
+    assert!(code == 0 && err.is_empty(), "{}: exit code {code}\n{out}\n{err}", folder.display());
 }
 
 #[track_caller]

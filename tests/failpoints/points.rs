@@ -17,6 +17,10 @@ pub enum Scenario {
     Flush,
     /// BGSAVE again and again.
     Bgsave,
+    /// BGSAVE while another database is written first.
+    GrowingSave,
+    /// BGSAVE where there is a save from long ago.
+    OldSave,
     /// CONFIG REWRITE again and again.
     Rewrite,
     /// The master's side of full syncs.
@@ -49,8 +53,8 @@ impl Scenario {
 
     /// Whether the scenario's own commands meet the fault; otherwise it is met in the background, and tried again there.
     pub fn tells(self) -> bool {
-        use Scenario::{Always, Bgsave, FirstWrite, Flush, Rewrite};
-        matches!(self, FirstWrite | Always | Flush | Bgsave | Rewrite)
+        use Scenario::{Always, Bgsave, FirstWrite, Flush, OldSave, Rewrite};
+        matches!(self, FirstWrite | Always | Flush | Bgsave | OldSave | Rewrite)
     }
 }
 
@@ -129,6 +133,18 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::SnapshotInfoSyncDir => &[Bgsave, MasterSync],
         Point::SnapshotRemove => &[MasterSync],
         Point::SnapshotRemoveOld => &[Restart(UnflushedLog)],
+        Point::LogCopyCreateDir
+        | Point::LogCopyCreate
+        | Point::LogCopyExtend
+        | Point::LogCopyWrite
+        | Point::LogCopySync
+        | Point::LogCopySyncDir
+        | Point::ManifestWrite
+        | Point::ManifestSync
+        | Point::ManifestRename
+        | Point::ManifestSyncDir => &[Bgsave],
+        Point::BgsaveForget => &[GrowingSave],
+        Point::BgsaveExpireRename | Point::BgsaveExpire => &[OldSave],
         Point::BgsaveCreateDir
         | Point::BgsaveSyncDb
         | Point::BgsaveSyncDir
@@ -164,6 +180,8 @@ pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
         Point::InstallCreateDir | Point::InstallCopy | Point::InstallSync | Point::InstallRemove => {
             &[("install::rename::before", "exdev")]
         }
+        // Time for a write in between.
+        Point::BgsaveForget => &[("snapshot::create_dir::before", "sleep(50)")],
         Point::BgsaveDiscard => &[("bgsave::rename::before", "1*eio")],
         _ => &[],
     }
@@ -186,7 +204,7 @@ impl Fault {
 
     /// Whether somebody must be told: what could not be removed is tried again at the next start.
     pub fn must_be_told(&self) -> bool {
-        self.point.step() != Step::Remove
+        self.point.step() != Step::Remove && self.point != Point::BgsaveExpireRename
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use haypile::snapshot::Manifest;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub const CHAIN: usize = 12;
 /// Databases of a node when each fault takes one that was never written.
 const DATABASES: usize = 2 + CHAIN;
+/// The folder of a save from long ago.
+const OLD_SAVE: &str = "20200101-000000";
 /// A fault in the midst of much of the same strikes at one of the first so many times.
 const COUNTED: u32 = 6;
 
@@ -62,7 +65,11 @@ struct Cycle {
 
 impl Rig {
     pub fn new(scenario: Scenario, rng: StdRng) -> Rig {
-        let mut options = options(if scenario == Scenario::FirstWrite { DATABASES } else { 2 });
+        let grows = matches!(scenario, Scenario::FirstWrite | Scenario::GrowingSave);
+        let mut options = options(if grows { DATABASES } else { 2 });
+        if scenario == Scenario::OldSave {
+            options = options.set("dump-expire", 1);
+        }
         if scenario == Scenario::Always {
             options = options.set("sync", "always");
         }
@@ -226,7 +233,7 @@ impl Rig {
         match self.scenario {
             Scenario::FirstWrite => self.check_first_write(),
             Scenario::Flush => self.check_cycle(),
-            Scenario::Bgsave => self.check_saves(),
+            Scenario::Bgsave | Scenario::GrowingSave | Scenario::OldSave => self.check_saves(),
             Scenario::Rewrite => self.check_conf(),
             _ => {}
         }
@@ -263,8 +270,20 @@ impl Rig {
                 }
             }
             Scenario::Flush | Scenario::ReplicaFlush => self.flush()?,
-            Scenario::Bgsave => {
+            Scenario::Bgsave | Scenario::GrowingSave | Scenario::OldSave => {
+                if self.scenario == Scenario::OldSave {
+                    self.make_old_save();
+                }
                 self.call_master(&["BGSAVE"])?;
+                if self.scenario == Scenario::GrowingSave {
+                    let db = self.fresh_db.to_string();
+                    self.fresh_db = DATABASES.min(self.fresh_db + 1);
+                    let written = self.on_master(|conn| {
+                        conn.try_call(&["SELECT", &db])?;
+                        conn.try_call(&["SET", "first", "1"])
+                    });
+                    written.map_or(Ok(()), refusal)?;
+                }
                 while self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
                     pause();
                 }
@@ -385,12 +404,32 @@ impl Rig {
         self.fresh_acked = false;
     }
 
+    /// A save that is older than `dump-expire`.
+    fn make_old_save(&self) {
+        let save = self.master.data_dir().join("dump").join(OLD_SAVE);
+        let manifest = Manifest {
+            taken: 1_577_836_800_000,
+            node: String::new(),
+            version: String::new(),
+            slot_num: 2,
+            databases: 2,
+            slots: Vec::new(),
+            files: Vec::new(),
+        };
+        fs::create_dir_all(&save).expect("a folder for a save");
+        fs::write(save.join("MANIFEST"), manifest.encode()).expect("a manifest");
+    }
+
     /// A save that has its name is whole.
     fn check_saves(&self) {
         let saves = fs::read_dir(self.master.data_dir().join("dump")).into_iter().flatten().flatten();
         for save in saves.filter(|save| save.file_name().to_string_lossy().starts_with("20")) {
             let name = save.file_name().to_string_lossy().into_owned();
             if name.ends_with(".tmp") {
+                continue;
+            }
+            assert!(save.path().join("MANIFEST").is_file(), "{name} lacks its MANIFEST");
+            if name == OLD_SAVE {
                 continue;
             }
             for slot in ["db0/0", "db0/1", "db1/0", "db1/1"] {

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::Handle;
-use crate::engine::{Collection, Entry, Kind, Space};
+use crate::engine::{Collection, Entry, Kind, MAX_CHUNKED_LEN, Space};
 use crate::keyspace::Error;
 use crate::keyspace::effect::{Read, State};
 
@@ -143,6 +143,9 @@ pub(crate) fn write(state: &mut dyn State, handle: &mut Handle, offset: u64, byt
 }
 
 fn put(state: &mut dyn State, handle: &mut Handle, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    if offset.saturating_add(bytes.len() as u64) > MAX_CHUNKED_LEN {
+        return Err(Error::BadEffect(format!("string longer than {MAX_CHUNKED_LEN}: {}", handle.key.escape_ascii())));
+    }
     let mut at = offset;
     let mut rest = bytes;
     while !rest.is_empty() {

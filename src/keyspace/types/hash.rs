@@ -270,7 +270,7 @@ impl Editor<'_> {
 }
 
 /// The key under which a field that expires stands once more.
-fn expiry_key(hash: &Handle, at: u64, name: &[u8]) -> Vec<u8> {
+pub(super) fn expiry_key(hash: &Handle, at: u64, name: &[u8]) -> Vec<u8> {
     hash.element_key(&[&at.to_be_bytes(), name])
 }
 

@@ -11,6 +11,8 @@ use crate::keyspace::Error;
 use crate::keyspace::effect::{Read, State};
 
 const MIDDLE: u64 = 1 << 63;
+/// Elements beyond which it is cheaper to look for them than to remove each, there or not.
+const MANY: u64 = 1000;
 
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ impl Change {
                 let (from, to) = if *left { (head, head + count) } else { (head + len - count, head + len) };
                 // What a list leaves behind that is no more is nobody's.
                 if count < len {
-                    drop_range(list, state, from, to);
+                    drop_range(list, state, from, to)?;
                 }
                 if *left {
                     set_head(list, to);
@@ -129,8 +131,8 @@ impl Change {
                 let first = (*first).min(len);
                 let end = last.saturating_add(1).clamp(first, len);
                 if first < end {
-                    drop_range(list, state, head, head + first);
-                    drop_range(list, state, head + end, head + len);
+                    drop_range(list, state, head, head + first)?;
+                    drop_range(list, state, head + end, head + len)?;
                 }
                 set_head(list, head + first);
                 list.collection.count = end - first;
@@ -146,12 +148,12 @@ impl Change {
 fn insert(list: &mut Handle, state: &mut dyn State, index: u64, element: &Bytes) -> Result<(), Error> {
     let (len, head) = (list.len(), head(list));
     if index < len / 2 {
-        for (nth, moved) in range(state, list, 0, index)?.into_iter().enumerate() {
+        for (nth, moved) in whole_range(state, list, 0, index)?.into_iter().enumerate() {
             state.put_element(Space::Data, at(list, head - 1 + nth as u64), Some(moved));
         }
         set_head(list, head - 1);
     } else {
-        for (nth, moved) in range(state, list, index, len)?.into_iter().enumerate() {
+        for (nth, moved) in whole_range(state, list, index, len)?.into_iter().enumerate() {
             state.put_element(Space::Data, at(list, head + index + 1 + nth as u64), Some(moved));
         }
     }
@@ -166,30 +168,51 @@ fn remove(list: &mut Handle, state: &mut dyn State, indexes: &[u64]) -> Result<(
     let (Some(&first), Some(&last)) = (indexes.first(), indexes.last()) else { return Ok(()) };
     let (len, head, gone) = (list.len(), head(list), indexes.len() as u64);
     if len - first <= last + 1 {
-        let kept = range(state, list, first, len)?;
+        let kept = whole_range(state, list, first, len)?;
         let kept = (first..).zip(kept).filter(|(index, _)| indexes.binary_search(index).is_err());
         for (place, (_, element)) in (head + first..).zip(kept) {
             state.put_element(Space::Data, at(list, place), Some(element));
         }
-        drop_range(list, state, head + len - gone, head + len);
+        drop_range(list, state, head + len - gone, head + len)?;
     } else {
-        let kept = range(state, list, 0, last + 1)?;
+        let kept = whole_range(state, list, 0, last + 1)?;
         let kept = (0..).zip(kept).filter(|(index, _)| indexes.binary_search(index).is_err());
         for (place, (_, element)) in (head + gone..).zip(kept) {
             state.put_element(Space::Data, at(list, place), Some(element));
         }
-        drop_range(list, state, head, head + gone);
+        drop_range(list, state, head, head + gone)?;
         set_head(list, head + gone);
     }
     list.collection.count -= gone;
     Ok(())
 }
 
-fn drop_range(list: &Handle, state: &mut dyn State, from: u64, to: u64) {
-    (from..to).for_each(|place| state.put_element(Space::Data, at(list, place), None));
+fn drop_range(list: &Handle, state: &mut dyn State, from: u64, to: u64) -> Result<(), Error> {
+    if to.saturating_sub(from) <= MANY {
+        (from..to).for_each(|place| state.put_element(Space::Data, at(list, place), None));
+        return Ok(());
+    }
+    // Only those that are there: a count that is wrong must not keep us for ever.
+    let mut found = Vec::new();
+    list.each(state, Space::Data, &from.to_be_bytes(), Some(&to.to_be_bytes()), false, &mut |suffix, _| {
+        found.push(list.element_key(&[suffix]));
+        true
+    })?;
+    found.into_iter().for_each(|element| state.put_element(Space::Data, element, None));
+    Ok(())
 }
 
-fn head(list: &Handle) -> u64 {
+/// [`range`], all of which must be there: what is moved in a list with a gap would end in the wrong place.
+fn whole_range(state: &mut dyn Read, list: &Handle, first: u64, end: u64) -> Result<Vec<Bytes>, Error> {
+    let found = range(state, list, first, end)?;
+    if found.len() as u64 != end - first {
+        return Err(Error::BadEffect(format!("a list of {} lacks elements: {}", list.len(), list.key.escape_ascii())));
+    }
+    Ok(found)
+}
+
+/// The place of the first element.
+pub(super) fn head(list: &Handle) -> u64 {
     list.collection.extra.first_chunk().map_or(MIDDLE, |head| u64::from_le_bytes(*head))
 }
 

@@ -11,6 +11,7 @@ pub mod ordered;
 pub mod refill;
 pub mod set;
 pub mod stream;
+pub(super) mod verify;
 pub mod zset;
 
 use bytes::Bytes;

@@ -141,7 +141,7 @@ fn from_sortable(sortable: u64) -> f64 {
     f64::from_bits(if sortable >> 63 == 1 { sortable & !(1 << 63) } else { !sortable })
 }
 
-fn by_score(zset: &Handle, score: f64, member: &[u8]) -> Vec<u8> {
+pub(super) fn by_score(zset: &Handle, score: f64, member: &[u8]) -> Vec<u8> {
     zset.element_key(&[&sortable(score).to_be_bytes(), member])
 }
 
@@ -400,7 +400,7 @@ pub fn rank(state: &mut dyn Read, zset: &Handle, member: &[u8], score: f64, limi
 
 /// All members with their scores, in the order of these.
 pub fn load(state: &mut dyn Read, zset: &Handle) -> Result<Vec<(Bytes, f64)>, Error> {
-    let mut members = Vec::with_capacity(usize::try_from(zset.len()).unwrap_or(0));
+    let mut members = Vec::with_capacity(zset.len().min(CHUNK as u64) as usize);
     each_by_score(state, zset, &[], None, false, &mut |member, score| {
         members.push((Bytes::copy_from_slice(member), score));
         true

@@ -58,12 +58,15 @@ fn take<const N: usize>(bytes: &[u8]) -> Result<([u64; N], &[u8]), Error> {
 }
 
 impl Group {
+    /// Bytes of an encoded one.
+    pub(super) const LEN: usize = 40;
+
     fn encode(&self) -> Bytes {
         let StreamId { ms, seq } = self.last_id;
         put([ms, seq, self.entries_read.unwrap_or(UNKNOWN), self.pending, self.consumers]).into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Group, Error> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Group, Error> {
         let ([ms, seq, read, pending, consumers], _) = take(bytes)?;
         let entries_read = Some(read).filter(|read| *read != UNKNOWN);
         Ok(Group { last_id: StreamId { ms, seq }, entries_read, pending, consumers })
@@ -71,11 +74,14 @@ impl Group {
 }
 
 impl Consumer {
+    /// Bytes of an encoded one.
+    pub(super) const LEN: usize = 24;
+
     fn encode(&self) -> Bytes {
         put([self.seen, self.active.unwrap_or(UNKNOWN), self.pending]).into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Consumer, Error> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Consumer, Error> {
         let ([seen, active, pending], _) = take(bytes)?;
         Ok(Consumer { seen, active: Some(active).filter(|active| *active != UNKNOWN), pending })
     }
@@ -88,7 +94,7 @@ impl Delivery {
         out.into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Delivery, Error> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Delivery, Error> {
         let ([time, count], consumer) = take(bytes)?;
         Ok(Delivery { time, count, consumer: Bytes::copy_from_slice(consumer) })
     }
@@ -108,7 +114,7 @@ fn consumer_suffix(group: &[u8], name: &[u8]) -> Vec<u8> {
     [&of_group(b"c", group), name].concat()
 }
 
-fn pending_suffix(group: &[u8], id: StreamId) -> Vec<u8> {
+pub(super) fn pending_suffix(group: &[u8], id: StreamId) -> Vec<u8> {
     [&of_group(b"p", group)[..], &id.to_bytes()].concat()
 }
 
@@ -116,7 +122,7 @@ fn of_consumer(group: &[u8], consumer: &[u8]) -> Vec<u8> {
     [&of_group(b"o", group)[..], &(consumer.len() as u32).to_be_bytes(), consumer].concat()
 }
 
-fn owned_suffix(group: &[u8], consumer: &[u8], id: StreamId) -> Vec<u8> {
+pub(super) fn owned_suffix(group: &[u8], consumer: &[u8], id: StreamId) -> Vec<u8> {
     [&of_consumer(group, consumer)[..], &id.to_bytes()].concat()
 }
 

@@ -17,6 +17,7 @@
 //! | `groups` | consumer groups: their elements, and how they are read |
 //! | `nodes` | [`Head`]: IDs, counters, and the nodes that approximate trimming goes by |
 //! | `trim` | [`Trim`]: which entries a trimming removes |
+//! | `verify` | what must hold of a stream as it is stored |
 //! | `convert` | from and to [`crate::rdb::Stream`] |
 
 mod change;
@@ -24,6 +25,7 @@ mod convert;
 mod groups;
 mod nodes;
 mod trim;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,7 @@ pub use groups::{
 };
 pub use nodes::{Head, NodeLimits};
 pub use trim::{Cut, Strategy, Trim};
+pub(super) use verify::verify;
 
 const ENTRY: &[u8] = b"e";
 
@@ -63,6 +66,18 @@ impl<'a> Entry<'a> {
     fn decode(mut value: &'a [u8]) -> Option<Entry<'a>> {
         let node = take_varint(&mut value)?;
         Some(Entry { node, elements: value })
+    }
+
+    /// Whether it holds pairs of fields and values and nothing else.
+    fn is_whole(&self) -> bool {
+        let mut rest = self.elements;
+        let mut count = 0u64;
+        while !rest.is_empty() {
+            let len = take_varint(&mut rest).and_then(|len| usize::try_from(len).ok());
+            let Some((_, after)) = len.and_then(|len| rest.split_at_checked(len)) else { return false };
+            (rest, count) = (after, count + 1);
+        }
+        count > 0 && count.is_multiple_of(2)
     }
 
     /// Its fields and values, one after the other.

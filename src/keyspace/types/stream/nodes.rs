@@ -115,6 +115,9 @@ fn hash_of_fields(elements: &[Bytes]) -> u64 {
 }
 
 impl Head {
+    /// Bytes of an encoded one.
+    pub(super) const ENCODED_LEN: usize = NUMBERS * 8;
+
     /// What the entry of this stream says.
     pub fn of(stream: &Handle) -> Head {
         let mut numbers = [0; NUMBERS];

@@ -1,0 +1,113 @@
+//! Looking into an engine that no server runs on, without changing anything in its folder: for tools.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use rocksdb::{DB, Options, ReadOptions, WriteOptions, properties};
+
+use super::element::OpenDb;
+use super::{APPLIED_KEY, DATABASES_KEY, Engine, Entry, Error, FAMILIES, LIBRARIES_KEY, META, SYSTEM, Shared, Space};
+
+/// Where to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Next,
+    /// With the first key at or after this one.
+    Seek(Vec<u8>),
+}
+
+/// What an engine takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Table files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Keys in all families, by RocksDB's estimate.
+    pub estimated_keys: u64,
+}
+
+impl Engine {
+    /// Opens an engine for reading only: every table file must be there, in its size and with a sound index. Data blocks are verified
+    /// when they are read. What is not understood in it is left to the caller to find.
+    pub fn open_read_only(path: &Path, shared: &Arc<Shared>) -> Result<Engine, Error> {
+        let db_options = shared.db_options(false);
+        let present = DB::list_cf(&Options::default(), path).map_err(Error::rocksdb(path))?;
+        if let Some(unknown) = present.iter().find(|name| !FAMILIES.contains(&name.as_str())) {
+            let what = format!("holds the column family \"{unknown}\", which this build does not know");
+            return Err(Error::Malformed { path: path.to_path_buf(), what });
+        }
+        let flushed_time = Arc::new(AtomicU64::new(0));
+        let families = present.iter().map(|name| {
+            let options = match name.as_str() {
+                SYSTEM => shared.system_options(),
+                META => shared.meta_options(flushed_time.clone()),
+                other if other == Space::Data.family() => {
+                    shared.element_options(Space::Data, flushed_time.clone(), OpenDb::default())
+                }
+                _ => shared.element_options(Space::Score, flushed_time.clone(), OpenDb::default()),
+            };
+            (name, options)
+        });
+        let db = DB::open_cf_with_opts_for_read_only(&db_options, path, families, false);
+        let db = Arc::new(db.map_err(Error::rocksdb(path))?);
+        let write_options = WriteOptions::default();
+        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, _shared: shared.clone() })
+    }
+
+    /// What it takes on disk.
+    pub fn on_disk(&self) -> Result<OnDisk, Error> {
+        let files = self.db.live_files().map_err(Error::rocksdb(&self.path))?;
+        let mut found = OnDisk { files: files.len() as u64, ..OnDisk::default() };
+        found.bytes = files.iter().map(|file| file.size as u64).sum();
+        for family in FAMILIES.iter().filter_map(|name| self.db.cf_handle(name)) {
+            let keys = self.db.property_int_value_cf(family, properties::ESTIMATE_NUM_KEYS);
+            found.estimated_keys += keys.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
+        }
+        Ok(found)
+    }
+
+    /// Calls `f` with all keys and their entries in the order of the keys; `None` where an entry is malformed.
+    pub fn inspect_entries(&self, f: &mut dyn FnMut(&[u8], Option<Entry>)) -> Result<(), Error> {
+        self.inspect(META, &mut |key, value| {
+            f(key, Entry::decode(Bytes::copy_from_slice(value)));
+            Step::Next
+        })
+    }
+
+    /// Calls `f` with the keys of all elements of a space, in their order, and goes on where it says.
+    pub fn inspect_elements(&self, space: Space, f: &mut dyn FnMut(&[u8]) -> Step) -> Result<(), Error> {
+        self.inspect(space.family(), &mut |key, _| f(key))
+    }
+
+    /// Keys that the slot holds about itself and that this build does not know.
+    pub fn unknown_system_keys(&self) -> Result<Vec<Bytes>, Error> {
+        let mut unknown = Vec::new();
+        self.inspect(SYSTEM, &mut |key, _| {
+            if ![APPLIED_KEY, DATABASES_KEY, LIBRARIES_KEY].contains(&key) {
+                unknown.push(Bytes::copy_from_slice(key));
+            }
+            Step::Next
+        })?;
+        Ok(unknown)
+    }
+
+    fn inspect(&self, family: &str, f: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), Error> {
+        // A folder of an earlier version has fewer families.
+        let Some(family) = self.db.cf_handle(family) else { return Ok(()) };
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        let mut iter = self.db.raw_iterator_cf_opt(family, options);
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.item() {
+            match f(key, value) {
+                Step::Next => iter.next(),
+                Step::Seek(key) => iter.seek(key),
+            }
+        }
+        iter.status().map_err(Error::rocksdb(&self.path))
+    }
+}
