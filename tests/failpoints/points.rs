@@ -181,7 +181,7 @@ pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
             &[("install::rename::before", "exdev")]
         }
         // Time for a write in between.
-        Point::BgsaveForget => &[("snapshot::create_dir::before", "sleep(50)")],
+        Point::BgsaveForget => &[("snapshot::create_dir::before", "sleep(100)")],
         Point::BgsaveDiscard => &[("bgsave::rename::before", "1*eio")],
         _ => &[],
     }

@@ -79,6 +79,10 @@ impl Rig {
             conn.select(db);
             BOTH_SLOTS.iter().for_each(|key| conn.call(&["SET", key, "0"]).expect_ok());
         }
+        if scenario == Scenario::GrowingSave {
+            conn.select(DATABASES - 1);
+            BOTH_SLOTS.iter().for_each(|key| conn.call(&["SET", key, "0"]).expect_ok());
+        }
         let replica = scenario.has_replica().then(|| options.start());
         if let Some(replica) = &replica {
             replica.slaveof(master.port());
@@ -276,13 +280,7 @@ impl Rig {
                 }
                 self.call_master(&["BGSAVE"])?;
                 if self.scenario == Scenario::GrowingSave {
-                    let db = self.fresh_db.to_string();
-                    self.fresh_db = DATABASES.min(self.fresh_db + 1);
-                    let written = self.on_master(|conn| {
-                        conn.try_call(&["SELECT", &db])?;
-                        conn.try_call(&["SET", "first", "1"])
-                    });
-                    written.map_or(Ok(()), refusal)?;
+                    self.grow()?;
                 }
                 while self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
                     pause();
@@ -402,6 +400,23 @@ impl Rig {
         BOTH_SLOTS.iter().for_each(|key| conn.call(&["SET", key, "1"]).expect_ok());
         self.fresh_db += 1;
         self.fresh_acked = false;
+    }
+
+    /// Writes a database first when a save has passed it and is at the last one.
+    fn grow(&mut self) -> Result<(), String> {
+        let last = format!(".tmp/db{}/", DATABASES - 1);
+        let dump = self.master.data_dir().join("dump");
+        let at_last = || files_under(&dump).iter().any(|path| path.to_string_lossy().contains(&last));
+        while !at_last() && self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
+            pause();
+        }
+        let db = self.fresh_db.to_string();
+        self.fresh_db = (self.fresh_db + 1).min(DATABASES - 2);
+        let written = self.on_master(|conn| {
+            conn.try_call(&["SELECT", &db])?;
+            conn.try_call(&["SET", "first", "1"])
+        });
+        written.map_or(Ok(()), refusal)
     }
 
     /// A save that is older than `dump-expire`.
