@@ -19,6 +19,7 @@
 //! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
 //! - [`config`]: the table of settings, the conf file, CONFIG
 //! - [`disk`]: writes, syncs, renames and removals, each a named step that tests can make fail
+//! - [`wire`]: the checksum of every message between nodes
 //!
 //! docs/ holds the formats: `binlog.md`, `encodings.md`, `snapshots.md`, `replication.md`.
 
@@ -44,3 +45,4 @@ pub mod script;
 pub mod server;
 pub mod snapshot;
 pub mod tools;
+pub mod wire;

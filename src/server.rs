@@ -1,6 +1,6 @@
 //! The `Server` value: wires the rooms together, starts them in order and stops them in reverse.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +13,15 @@ use tokio::sync::watch;
 
 use crate::command::{After, ScanCursors, Table};
 use crate::config::{Compression, Config, Place, SyncMode};
+use crate::daemon::limits;
+use crate::disk;
 use crate::engine::{self, EngineOptions};
 use crate::events::KeyEvents;
 use crate::keyspace::{
     self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, LIBRARIES_KEY, Locked, PurgePolicy,
 };
 use crate::net::listener::BindError;
-use crate::net::{ClientRegistry, Listener};
+use crate::net::{ClientRegistry, Closing, Listener};
 use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::pubsub::{Monitors, Pause, PauseKind, PubSub};
 use crate::replication::{self, NodeState, PeerListeners};
@@ -30,8 +32,10 @@ use crate::snapshot::Bgsave;
 const LOCK_FILE: &str = "LOCK";
 /// How often rates are sampled for INFO.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long reads that still run may keep an engine from being closed.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long commands may take to end once their clients are cut off, when the server stops.
+const CUT_OFF: Duration = Duration::from_secs(2);
+/// How long reads that still run may keep the engines from being closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// Settings count days.
 pub const SECONDS_A_DAY: u64 = 86_400;
 
@@ -112,6 +116,7 @@ impl Server {
             addresses = ?listener.addrs(),
             dir = %config.dir().display(),
             ms = began.elapsed().as_millis() as u64,
+            replayed = keyspace.replayed(),
             "ready"
         );
         let events = Arc::new(KeyEvents::new(config.clone()));
@@ -160,7 +165,8 @@ impl Server {
     }
 
     /// Serves clients until [`Server::request_shutdown`], then stops in order: no new clients, running pipelines finish, replication
-    /// ends, everything is flushed and synced. A start after it replays nothing.
+    /// ends, everything is flushed and synced. A start after it replays nothing. Clients that do not take their replies are cut off after 3 s,
+    /// and so are commands that do not end: what they would have written is not, as a whole.
     pub async fn run_until_shutdown(self: &Arc<Server>) {
         let Some(listener) = self.listener.lock().take() else { return };
         let sampler = tokio::spawn({
@@ -171,6 +177,7 @@ impl Server {
                     ticks.tick().await;
                     server.stats.sample();
                     if server.switches.cron() {
+                        server.clients.limit_memory(server.config.maxmemory_clients());
                         server.events.tracking.limit();
                     }
                 }
@@ -184,10 +191,35 @@ impl Server {
             })
             .await;
         sampler.abort();
+        if !self.clients.is_empty() {
+            self.cut_off().await;
+        }
         let server = self.clone();
         let stopped = tokio::task::spawn_blocking(move || server.close()).await;
         if let Err(e) = stopped {
             tracing::error!("the shutdown did not finish: {e}");
+        }
+    }
+
+    /// Ends the connections that are left, and what they run, as far as it can be ended.
+    async fn cut_off(self: &Arc<Server>) {
+        tracing::warn!(clients = self.clients.len(), "closing clients that did not take their replies in time");
+        let server = self.clone();
+        // First: what a script has written by the time it is stopped must not be committed.
+        let refusing = tokio::task::spawn_blocking(move || {
+            server.replication.stop_following();
+            server.keyspace.refuse_writes();
+        });
+        if let Err(e) = refusing.await {
+            tracing::error!("the shutdown did not finish: {e}");
+        }
+        self.scripts.stop();
+        self.clients.close_all(Closing::Kill);
+        if tokio::time::timeout(CUT_OFF, self.clients.drained()).await.is_err() {
+            tracing::warn!(
+                clients = self.clients.len(),
+                "stopping although commands are running; they write nothing any more"
+            );
         }
     }
 
@@ -198,6 +230,8 @@ impl Server {
         if let Some(mut housekeeping) = self.housekeeping.lock().take() {
             housekeeping.stop();
         }
+        // A command may still run although its client is gone.
+        self.keyspace.refuse_writes();
         match self.keyspace.flush_all_engines() {
             Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "all data flushed and synced"),
             Err(e) => tracing::error!("some data could not be flushed and will be recovered at the next start: {e}"),
@@ -256,11 +290,17 @@ impl Server {
             out.push_str("\r\n");
         };
         field("binlog_unflushed_bytes", self.keyspace.unflushed());
+        field("binlog_replayed_records", self.keyspace.replayed());
         field("block_cache_used_bytes", self.keyspace.block_cache_usage() as u64);
         field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
         field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);
         field("slots_read_only", faults as u64);
+        let full = self.keyspace.all_slots().filter(|s| s.no_space().is_some()).count();
+        field("slots_disk_full", full as u64);
         for slot in self.keyspace.all_slots() {
+            if let Some(reason) = slot.no_space() {
+                out.push_str(&format!("slot_disk_full:{slot} {}\r\n", reason.replace(['\r', '\n'], " ")));
+            }
             if let Some(reason) = slot.fault() {
                 out.push_str(&format!("slot_fault:{slot} {reason}\r\n"));
             }
@@ -285,7 +325,7 @@ fn lock_folder(config: &Config) -> Result<Flock<File>, StartError> {
         let path = path.to_path_buf();
         move |source| StartError::Io { path, source }
     };
-    fs::create_dir_all(dir).map_err(io(dir))?;
+    disk::make_dirs(dir).map_err(io(dir))?;
     let path = dir.join(LOCK_FILE);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -318,7 +358,7 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
         engine: EngineOptions {
             write_buffer_size: config.write_buffer_size(),
             block_cache: config.block_cache(),
-            max_open_files: config.max_open_files(),
+            max_open_files: open_files(config),
             compression: match config.compression() {
                 Compression::None => engine::Compression::None,
                 Compression::Lz4 => engine::Compression::Lz4,
@@ -332,6 +372,18 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
         term: node.term,
         leading_from: node.leading_from,
     }
+}
+
+/// Data files that each slot may keep open.
+fn open_files(config: &Config) -> i32 {
+    let (wanted, files) = (config.max_open_files(), limits::open_files_a_slot(config));
+    if wanted < 0 || files < wanted {
+        tracing::info!(
+            max_open_files = wanted,
+            "each slot keeps at most {files} data files open: the limit of open files must do for all"
+        );
+    }
+    files
 }
 
 fn housekeeping_options(config: &Arc<Config>) -> HousekeepingOptions {

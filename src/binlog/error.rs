@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Position;
+
 /// An error of a binlog, with the file and, where there is one, the offset.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,6 +19,9 @@ pub enum Error {
     /// A bad record with good records behind it: not a torn tail.
     #[error("{path}: offset {offset}: corrupt record ({why}), with whole records after it from offset {next}")]
     Corrupt { path: PathBuf, offset: u64, why: &'static str, next: u64 },
+    /// Records that were on stable storage are gone from the log's end.
+    #[error("{path}: ends at {tail}, but was durable up to file {filenum} offset {offset}")]
+    Shortened { path: PathBuf, tail: Position, filenum: u32, offset: u64 },
     /// The log does not reach back to, or up to, the position asked for.
     #[error("{path}: file {filenum} offset {offset} is not in this log")]
     NotInLog { path: PathBuf, filenum: u32, offset: u64 },

@@ -13,6 +13,8 @@ use super::{Error, FILE_HEADER_LEN, Position};
 
 /// Bytes read from a file at once.
 const READ_AHEAD: usize = 1 << 20;
+/// The same for a replica: there is a reader for every slot of every replica.
+const CHUNK_READ_AHEAD: usize = 256 << 10;
 
 /// The records of one file from a position on, up to a limit.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct RecordStream {
     verify_body: bool,
     /// Whether `position.chain` is what the next record's chain must continue.
     chained: bool,
+    read_ahead: usize,
 }
 
 impl RecordStream {
@@ -88,7 +91,17 @@ impl RecordStream {
             return Err(Error::NotInLog { path, filenum: position.filenum, offset: position.offset });
         }
         let limit = limit.unwrap_or(len).min(len);
-        Ok(RecordStream { file, path, buf: Vec::new(), at: 0, position, limit, verify_body, chained: true })
+        Ok(RecordStream {
+            file,
+            path,
+            buf: Vec::new(),
+            at: 0,
+            position,
+            limit,
+            verify_body,
+            chained: true,
+            read_ahead: READ_AHEAD,
+        })
     }
 
     /// The end of the last record returned.
@@ -146,7 +159,9 @@ impl RecordStream {
         self.buf.drain(..self.at);
         self.at = 0;
         let have = self.buf.len();
-        let want = need.max(READ_AHEAD.min(usize::try_from(left).unwrap_or(READ_AHEAD)));
+        let want = need.max(self.read_ahead.min(usize::try_from(left).unwrap_or(self.read_ahead)));
+        // A large record must not hold its memory for as long as the stream lives.
+        self.buf.shrink_to(want.max(self.read_ahead));
         self.buf.resize(want, 0);
         let from = self.position.offset + have as u64;
         if let Err(e) = self.file.read_exact_at(&mut self.buf[have..], from) {
@@ -190,7 +205,8 @@ pub struct ChunkReader {
 impl ChunkReader {
     /// Starts after `from`, which must be the end of a record of this log.
     pub fn open(dir: &Path, from: Position) -> Result<ChunkReader, Error> {
-        let stream = RecordStream::open(dir, from, Some(from.offset), false)?;
+        let mut stream = RecordStream::open(dir, from, Some(from.offset), false)?;
+        stream.read_ahead = CHUNK_READ_AHEAD;
         Ok(ChunkReader { dir: dir.to_path_buf(), stream })
     }
 
@@ -210,6 +226,15 @@ impl ChunkReader {
         if self.position().index >= published.index || max_records == 0 {
             return Ok(None);
         }
+        let chunk = self.read_chunk(published, max_bytes, max_records);
+        if self.stream.at == self.stream.buf.len() {
+            // Many slots stream and most have nothing new: only those in the middle of something hold memory.
+            (self.stream.buf, self.stream.at) = (Vec::new(), 0);
+        }
+        chunk
+    }
+
+    fn read_chunk(&mut self, published: &Position, max_bytes: usize, max_records: u64) -> Result<Option<Chunk>, Error> {
         loop {
             let position = self.position();
             let here = position.filenum == published.filenum;
@@ -258,6 +283,7 @@ impl ChunkReader {
             return Err(Error::Format { path, why: "does not continue the file before it".into() });
         }
         self.stream = RecordStream::new(file, path, start, Some(start.offset), false)?;
+        self.stream.read_ahead = CHUNK_READ_AHEAD;
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ pub const MAX_BODY_LEN: u32 = 1 << 30;
 const CHAINED_LEN: usize = 28;
 /// Body flag: the record is one of several that were committed together, one a slot.
 const FLAG_MULTI: u8 = 1;
+/// Bytes that [`put_varint`] adds at most.
+const MAX_VARINT_LEN: usize = 10;
 /// Encoded bytes of a [`Participant`].
 const PARTICIPANT_LEN: usize = 12;
 
@@ -91,6 +93,8 @@ impl Draft {
 
 /// Adds one effect, a command with absolute values, to a body.
 pub fn put_effect(body: &mut Vec<u8>, args: &[&[u8]]) {
+    // At once: growing for what follows a large value would copy that.
+    body.reserve(args.iter().map(|arg| arg.len() + MAX_VARINT_LEN).sum::<usize>() + MAX_VARINT_LEN);
     put_varint(body, args.len() as u64);
     for arg in args {
         put_varint(body, arg.len() as u64);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::file::{FILE_HEADER_LEN, encode_header, file_path};
+use super::mark::{Mark, Place, lower_mark, place_of};
 use super::{Draft, Error, MAX_BODY_LEN, Position};
 use crate::disk::{self, Point};
 
@@ -32,31 +33,35 @@ impl Writer {
     /// Begins a log in the empty or missing folder `dir` whose first record will come after `start`. Durable when it returns.
     pub fn create(dir: &Path, start: Position, max_file_size: u64) -> Result<Writer, Error> {
         disk::create_dir_all(Point::BinlogCreateDir, dir).map_err(Error::io(dir))?;
+        // Its name is made durable with that of the first file.
+        let mark = Mark::open(dir, place_of(&start))?;
         let file = create_file(dir, &start)?;
         if let Some(parent) = dir.parent() {
             disk::sync_dir(Point::BinlogSyncParent, parent).map_err(Error::io(parent))?;
         }
-        Ok(Writer::new(dir, file, start, max_file_size))
+        Ok(Writer::new(dir, file, start, max_file_size, mark))
     }
 
     /// Goes on after `tail`, the end that recovery found. What follows it in its file is cut off.
     pub fn resume(dir: &Path, tail: Position, max_file_size: u64) -> Result<Writer, Error> {
         let path = file_path(dir, tail.filenum);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
+        lower_mark(dir, &tail)?;
         if file.metadata().map_err(Error::io(&path))?.len() > tail.offset {
             disk::set_len(Point::BinlogResumeTruncate, &file, tail.offset).map_err(Error::io(&path))?;
         }
         // What a killed process left may be in the page cache only; from here on it counts as durable.
         disk::sync_all(Point::BinlogResumeSync, &file).map_err(Error::io(&path))?;
-        Ok(Writer::new(dir, file, tail, max_file_size))
+        let mark = Mark::open(dir, place_of(&tail))?;
+        Ok(Writer::new(dir, file, tail, max_file_size, mark))
     }
 
-    fn new(dir: &Path, file: File, tail: Position, max_file_size: u64) -> Writer {
+    fn new(dir: &Path, file: File, tail: Position, max_file_size: u64, mark: Mark) -> Writer {
         let file = Arc::new(file);
         Writer {
             dir: dir.to_path_buf(),
             path: file_path(dir, tail.filenum),
-            sync: Arc::new(SyncHandle::new(file.clone(), tail.index)),
+            sync: Arc::new(SyncHandle::new(file.clone(), &tail, mark)),
             file,
             tail,
             max_file_size,
@@ -129,21 +134,26 @@ impl Writer {
             return Err(Error::io(&self.path)(e));
         }
         self.tail = end;
-        self.sync.appended(end.index);
+        self.sync.appended(&end);
         Ok(end)
     }
 
-    /// Takes back the records after `before`, an end that this writer had: for a write over several logs that failed in
-    /// another one. Nobody has been told of them.
-    pub fn take_back(&mut self, before: Position) {
+    /// Takes back the records after `before`, an end that this writer had, because something else that belongs to the write has
+    /// failed (`cause`). Nobody has been told of them. Durable: a power cut must not bring a part of a write back.
+    pub fn take_back(&mut self, before: Position, cause: &dyn std::fmt::Display) {
         let to = if before.filenum == self.tail.filenum {
             before
         } else {
             Position { filenum: self.tail.filenum, offset: FILE_HEADER_LEN, ..before }
         };
         self.tail = to;
-        self.sync.taken_back(to.index);
-        self.undo(&io::Error::other("a write over several slots failed in another one"));
+        let undone = self.sync.taken_back(&to).and_then(|()| {
+            disk::set_len(Point::BinlogUndo, &self.file, to.offset)?;
+            disk::sync_data(Point::BinlogUndoSync, &self.file)
+        });
+        if let Err(e) = undone {
+            self.broken = Some(format!("{}: {cause}, and taking the write back failed: {e}", self.path.display()));
+        }
     }
 
     /// The size beyond which a file is followed by a new one, bytes.
@@ -168,7 +178,7 @@ impl Writer {
             let _ = disk::remove_file(Point::BinlogRollRemove, &file_path(&self.dir, start.filenum));
         })?;
         let file = Arc::new(file);
-        self.sync.rolled(file.clone());
+        self.sync.rolled(file.clone(), place_of(&self.tail));
         self.path = file_path(&self.dir, start.filenum);
         self.file = file;
         self.tail = start;
@@ -186,6 +196,13 @@ impl Writer {
             None => Ok(()),
         }
     }
+}
+
+/// Makes the log in `dir` durable as it is, up to its end `tail`. Files before the last were made so when the next was begun.
+pub fn make_durable(dir: &Path, tail: &Position) -> Result<(), Error> {
+    let path = file_path(dir, tail.filenum);
+    let file = OpenOptions::new().write(true).open(&path).map_err(Error::io(&path))?;
+    disk::sync_data(Point::BinlogResumeSync, &file).map_err(Error::io(&path))
 }
 
 /// Creates the file that begins at `start`, its header and its name durable. A file that a crash or a
@@ -210,36 +227,47 @@ pub struct SyncHandle {
     files: Mutex<Vec<Arc<File>>>,
     /// Held during a sync, so that one sync serves all who wait for it.
     syncing: Mutex<()>,
+    /// The log's end.
+    end: Mutex<Place>,
+    /// Index of the last record. Changes with `end`, under its lock.
     appended: AtomicU64,
     durable: AtomicU64,
     /// A sync has failed: the kernel tells so once, and may have dropped what was to be written.
     failed: AtomicBool,
+    mark: Mutex<Mark>,
 }
 
 impl SyncHandle {
-    fn new(file: Arc<File>, durable: u64) -> SyncHandle {
+    fn new(file: Arc<File>, durable: &Position, mark: Mark) -> SyncHandle {
         SyncHandle {
             files: Mutex::new(vec![file]),
             syncing: Mutex::new(()),
-            appended: AtomicU64::new(durable),
-            durable: AtomicU64::new(durable),
+            end: Mutex::new(place_of(durable)),
+            appended: AtomicU64::new(durable.index),
+            durable: AtomicU64::new(durable.index),
             failed: AtomicBool::new(false),
+            mark: Mutex::new(mark),
         }
     }
 
-    fn appended(&self, index: u64) {
-        self.appended.store(index, Ordering::Release);
+    fn appended(&self, to: &Position) {
+        let mut end = self.end.lock();
+        *end = place_of(to);
+        self.appended.store(to.index, Ordering::Release);
     }
 
-    /// Records after `index` are no more; others will take their numbers.
-    fn taken_back(&self, index: u64) {
+    /// Records after `to` are no more; others will take their numbers. The mark does not claim them when this returns.
+    fn taken_back(&self, to: &Position) -> io::Result<()> {
         let _turn = self.syncing.lock();
-        self.appended.store(index, Ordering::Release);
-        self.durable.fetch_min(index, Ordering::AcqRel);
+        self.appended(to);
+        self.durable.fetch_min(to.index, Ordering::AcqRel);
+        self.mark.lock().lower(place_of(to))
     }
 
-    fn rolled(&self, file: Arc<File>) {
+    /// The log goes on in `file`; the one before it, which ends at `end`, is durable.
+    fn rolled(&self, file: Arc<File>, end: Place) {
         self.files.lock().push(file);
+        self.mark.lock().advance(end);
     }
 
     /// Whether something was appended since the last sync.
@@ -261,7 +289,10 @@ impl SyncHandle {
             return Err(io::Error::other("an earlier sync of this log failed"));
         }
         // Read before the sync: all up to here has been written to one of `files`.
-        let covered = self.appended.load(Ordering::Acquire);
+        let (covered, place) = {
+            let end = self.end.lock();
+            (self.appended.load(Ordering::Acquire), *end)
+        };
         let files = self.files.lock().clone();
         for file in &files {
             disk::sync_data(Point::BinlogSync, file).inspect_err(|_| self.failed.store(true, Ordering::Release))?;
@@ -269,6 +300,7 @@ impl SyncHandle {
         // All but the last are finished and now durable.
         self.files.lock().drain(..files.len() - 1);
         self.durable.fetch_max(covered, Ordering::AcqRel);
+        self.mark.lock().advance(place);
         Ok(())
     }
 

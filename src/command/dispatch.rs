@@ -20,10 +20,10 @@ use super::{
     scripting,
 };
 use crate::{
-    config::SyncMode,
+    config::{OutputLimits, SyncMode},
     keyspace::{self, Keyspace, LockPlan, Locked, Transaction, while_waiting},
     net::{
-        Client, Reply,
+        Client, Overrun, Replies, Reply, output,
         resp::{Limits, ProtocolError},
     },
     observe::latency,
@@ -35,6 +35,8 @@ use crate::{
 const MAX_GROUP_COMMANDS: usize = 1024;
 /// Bytes of pending writes after which an open group is committed.
 const MAX_GROUP_BYTES: usize = 1 << 20;
+/// Bytes of arguments that a command may have which runs on the thread that read it: to copy and log more takes long.
+const MAX_INLINE_BYTES: usize = 4 << 20;
 /// Bytes of a command name or argument shown in an error.
 const SHOWN: usize = 128;
 
@@ -56,6 +58,8 @@ pub enum Outcome {
     Held,
     /// Writes the replies and ends.
     Close,
+    /// Ends at once: the client is over a limit.
+    Abort,
 }
 
 /// A command that passed its checks and waits to run on the blocking pool.
@@ -95,6 +99,8 @@ pub struct Pipeline<'a> {
     scratch: &'a mut Scratch,
     /// Bytes of reply that a command may make which keeps its data.
     max_reply: usize,
+    /// What may wait for the client.
+    output: OutputLimits,
     tx: Transaction<'a>,
     after: Vec<After>,
     on_pool: bool,
@@ -176,6 +182,8 @@ impl<'a> Pipeline<'a> {
     pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
         scratch.marks.clear();
         reply.set_limit(usize::MAX);
+        let output = server.config.client_output_buffer_limit();
+        reply.set_hard_limit(hard_limit(&output, client));
         let id = client.id();
         Pipeline {
             server,
@@ -183,6 +191,7 @@ impl<'a> Pipeline<'a> {
             reply,
             scratch,
             max_reply: server.config.max_reply_size(),
+            output,
             tx: server.keyspace.transaction().by(id),
             after: Vec::new(),
             on_pool: false,
@@ -217,11 +226,32 @@ impl<'a> Pipeline<'a> {
             self.take_outbox();
         }
         let start = self.reply.len();
+        // Its class, and whether it wants replies, may have changed with the command before.
+        self.reply.set_hard_limit(hard_limit(&self.output, self.client));
         let outcome = self.run_checked(args);
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
         }
-        outcome
+        self.limit_output(outcome)
+    }
+
+    /// Whether the client may go on after a command, with the replies that now wait for it.
+    fn limit_output(&mut self, outcome: Outcome) -> Outcome {
+        if hard_limit(&self.output, self.client) == usize::MAX || self.client.replies() != Replies::On {
+            return outcome;
+        }
+        let info = self.client.info();
+        if self.reply.is_over_hard_limit() {
+            info.overrun(Overrun::Output, self.reply.len());
+        } else {
+            output::enforce(&self.output, info, self.reply.len());
+        }
+        if info.overran().is_some() { Outcome::Abort } else { outcome }
+    }
+
+    /// How long the pipeline has been running, as of its last command.
+    pub fn age(&self) -> Duration {
+        self.clock.last - self.clock.begin
     }
 
     /// The request is done; `start` is where its reply begins.
@@ -289,7 +319,7 @@ impl<'a> Pipeline<'a> {
             self.reply.simple("QUEUED");
             return Outcome::Next;
         }
-        if self.is_for_pool(spec) {
+        if self.is_for_pool(spec, args) {
             self.commit();
             return Outcome::Pool(PoolCall(command.index));
         }
@@ -320,12 +350,15 @@ impl<'a> Pipeline<'a> {
 
     /// Whether a command, or one of those queued for EXEC, may take long. An EXEC must not be put off to the pool, and so run again, after
     /// a command that does more than a transaction takes back.
-    fn is_for_pool(&self, spec: &Spec) -> bool {
+    fn is_for_pool(&self, spec: &Spec, args: &[Bytes]) -> bool {
         let queued = |multi: &super::Multi| {
             let mut specs = multi.queue().iter().filter_map(|queued| self.server.commands.get(queued.command));
             specs.any(|command| command.spec.flags.has(Flags::BLOCKING_POOL) || acts_at_once(command.spec))
         };
-        spec.flags.has(Flags::BLOCKING_POOL) || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
+        let large = args.iter().map(Bytes::len).sum::<usize>() > MAX_INLINE_BYTES;
+        large
+            || spec.flags.has(Flags::BLOCKING_POOL)
+            || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
     }
 
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
@@ -339,7 +372,7 @@ impl<'a> Pipeline<'a> {
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
         }
-        outcome
+        self.limit_output(outcome)
     }
 
     /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
@@ -369,6 +402,7 @@ impl<'a> Pipeline<'a> {
         };
         if ran == Ran::Served {
             pipeline.end_request(start, args);
+            pipeline.limit_output(Outcome::Next);
         }
         if std::mem::take(&mut pipeline.awaits_sync) {
             *undurable = pipeline.tx.take_undurable();
@@ -767,6 +801,14 @@ fn is_slow(server: &Server, passed: Duration) -> bool {
 fn log_slow(server: &Server, client: &Client, now: u64, command: &Command, args: &[Bytes], passed: Duration) {
     if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
         server.slowlog.record(server.config.slowlog_max_len(), now / 1000, passed, args, client.info());
+    }
+}
+
+/// Bytes of replies beyond which the client is closed; they are not even made.
+fn hard_limit(limits: &OutputLimits, client: &Client) -> usize {
+    match output::class_limit(limits, client.info()).hard {
+        hard @ 1.. if client.replies() == Replies::On => hard,
+        _ => usize::MAX,
     }
 }
 

@@ -90,6 +90,8 @@ impl CommandError {
 fn code(error: &keyspace::Error) -> &'static str {
     match error {
         keyspace::Error::ReadOnly { .. } => "MISCONF",
+        keyspace::Error::Followed => "READONLY",
+        error if error.is_disk_full() => "MISCONF",
         keyspace::Error::Busy => "BUSY",
         _ => "ERR",
     }

@@ -18,6 +18,8 @@ pub(super) struct Cell {
     number: AtomicI64,
     /// Holds the value of settings that are text; empty for the others.
     text: ArcSwap<Arc<str>>,
+    /// What the text says, of the one setting that is asked for with every pipeline.
+    limits: ArcSwap<OutputLimits>,
     is_text: bool,
     /// Changed by CONFIG SET since the start: what CONFIG REWRITE writes.
     changed: AtomicBool,
@@ -30,6 +32,7 @@ impl Cell {
             setting,
             number: AtomicI64::new(0),
             text: ArcSwap::from_pointee("".into()),
+            limits: ArcSwap::from_pointee(OutputLimits::default()),
             is_text: matches!(value, Value::Text(_)),
             changed: AtomicBool::new(false),
         };
@@ -43,6 +46,7 @@ impl Cell {
             Value::Number(number) => self.number.store(number, Ordering::Relaxed),
             Value::Text(text) if matches!(self.setting.kind, Kind::OutputLimits) => {
                 let merged = OutputLimits::merge(&self.text(), &text);
+                self.limits.store(Arc::new(OutputLimits::parse(&merged)));
                 self.text.store(Arc::new(merged.into()));
             }
             Value::Text(text) => self.text.store(Arc::new(text)),
@@ -63,6 +67,10 @@ impl Cell {
 
     pub(super) fn number(&self) -> i64 {
         self.number.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn limits(&self) -> OutputLimits {
+        **self.limits.load()
     }
 
     pub(super) fn text(&self) -> Arc<str> {

@@ -1,4 +1,4 @@
-//! What may pile up for clients that do not read: `client-output-buffer-limit`.
+//! What may pile up for clients that do not read: `client-output-buffer-limit`. Where it is kept: [`crate::net::output`].
 
 use super::cell::{Cell, Typed};
 use super::value::{ValueError, parse_size};
@@ -18,11 +18,21 @@ pub struct OutputLimit {
     pub seconds: u64,
 }
 
+impl OutputLimit {
+    /// Whether there is none.
+    pub fn is_off(&self) -> bool {
+        self.hard == 0 && self.soft == 0
+    }
+}
+
 /// Limits of all classes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct OutputLimits {
+    /// Clients that do not listen to channels.
     pub normal: OutputLimit,
+    /// Replicas that are fed over the client port, as Redis's are: there are none.
     pub slave: OutputLimit,
+    /// Clients that listen to channels.
     pub pubsub: OutputLimit,
 }
 
@@ -62,7 +72,7 @@ impl OutputLimits {
         rules.collect::<Vec<_>>().join(" ")
     }
 
-    fn parse(normalized: &str) -> OutputLimits {
+    pub(super) fn parse(normalized: &str) -> OutputLimits {
         let mut limits = OutputLimits::default();
         let words: Vec<&str> = normalized.split(' ').collect();
         for [class, hard, soft, seconds] in words.as_chunks::<4>().0 {
@@ -83,7 +93,7 @@ impl OutputLimits {
 
 impl Typed for OutputLimits {
     fn read(cell: &Cell) -> Self {
-        OutputLimits::parse(&cell.text())
+        cell.limits()
     }
 }
 

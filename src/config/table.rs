@@ -139,7 +139,7 @@ settings! {
     client_query_buffer_limit: usize = "client-query-buffer-limit", Kind::Size { min: MIB, max: TIB }, "1G", AtOnce,
         "Bytes of commands a client may have sent that were not yet executed; more closes its connection.";
     client_output_buffer_limit: OutputLimits = "client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", AtOnce,
-        "Bytes of messages that may wait for a client that does not read, by class: at once, and for how many seconds. Only pubsub has an effect: replies are held back instead.";
+        "Bytes that may wait for a client that does not read before it is closed, by class: at once, and for how many seconds. Without a limit replies are held back, and messages to normal clients are held to pubsub's. No client is of class slave.";
     tracking_table_max_keys: usize = "tracking-table-max-keys", Kind::Integer { min: 0, max: i64::MAX }, "1000000", AtOnce,
         "Keys that CLIENT TRACKING remembers who read them; beyond it some are invalidated early; 0 = no limit.";
     thread_num: usize = "thread-num", Kind::Integer { min: 0, max: 1024 }, "0", AtStart,
@@ -188,6 +188,9 @@ settings! {
     maxmemory: u64 = "maxmemory", Kind::Size { min: 0, max: i64::MAX }, "0", AtOnce,
         "Bytes of memory in use beyond which commands that may grow the data are refused; 0 = no limit.";
 
+    maxmemory_clients: usize = "maxmemory-clients", Kind::Size { min: 0, max: i64::MAX }, "0", AtOnce,
+        "Bytes of buffers of all clients together beyond which those with the largest are disconnected; 0 = no limit.";
+
     // The engine.
     cache: usize = "cache", Kind::Size { min: 0, max: TIB }, "64M", AtStart,
         "Bytes for the cache of hot keys and small values in front of the engine; 0 = off.";
@@ -227,8 +230,12 @@ settings! {
         "The address a replica names to its master, for INFO and Sentinel; empty = the one the master sees.";
     announce_port: u16 = "announce-port" | "slave-announce-port" | "replica-announce-port", Kind::Integer { min: 0, max: 65535 }, "0", AtOnce,
         "The port a replica names to its master, for INFO and Sentinel; 0 = port.";
+    repl_timeout: Duration = "repl-timeout", Kind::Seconds { min: 1, max: LARGE }, "20", AtOnce,
+        "Silence after which master and replica give each other up. Keepalives come ten times as often; set it alike on both.";
     sync_window_size: usize = "sync-window-size", Kind::Integer { min: 1, max: 1_000_000 }, "9000", AtOnce,
         "Records of a slot a master sends ahead of a replica's acknowledgement.";
+    sync_window_bytes: u64 = "sync-window-bytes", Kind::Size { min: 64 * KIB, max: TIB }, "16M", AtOnce,
+        "Bytes of records a master sends a replica ahead of its acknowledgements, all slots together: bounds what a stalled replica takes of its memory.";
     max_rsync_parallel_num: usize = "max-rsync-parallel-num", Kind::Integer { min: 1, max: 64 }, "4", AtOnce,
         "Files a replica fetches at one time in a full sync.";
     throttle_bytes_per_second: u64 = "throttle-bytes-per-second", Kind::Size { min: 0, max: TIB }, "0", AtOnce,
@@ -295,8 +302,6 @@ settings! {
         "Redis's append-only file. Here it is the binlog, which is always on.";
     maxmemory_policy: Arc<str> = "maxmemory-policy", Kind::Fact, "noeviction", AtStart,
         "What goes when maxmemory is reached. Nothing: the data lie on disk, and no key is dropped to save memory.";
-    maxmemory_clients: Arc<str> = "maxmemory-clients", Kind::Fact, "0", AtStart,
-        "Memory of clients beyond which Redis disconnects some. There is no such limit here.";
 }
 
 #[cfg(test)]

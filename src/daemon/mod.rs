@@ -1,10 +1,10 @@
 //! Daemon manners: going to the background, the pidfile, log files, signals, the limit of open files.
 //!
 //! These act on the process as a whole, so only the binary uses them; a [`Server`](crate::server::Server) started by
-//! a test needs none.
+//! a test needs none, and only asks how many files it may open.
 
 mod detach;
-mod limits;
+pub mod limits;
 mod log_file;
 mod logging;
 mod pidfile;

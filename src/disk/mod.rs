@@ -81,9 +81,19 @@ pub fn sync_dir(point: Point, dir: &Path) -> io::Result<()> {
     io_step(point, || File::open(dir)?.sync_all())
 }
 
-/// Makes a folder and those above it; one that is there is no error.
+/// Makes a folder and those above it, and their names durable; one that is there is no error, and its name not looked after.
 pub fn create_dir_all(point: Point, dir: &Path) -> io::Result<()> {
-    io_step(point, || fs::create_dir_all(dir))
+    io_step(point, || make_dirs(dir))
+}
+
+/// [`create_dir_all`] for folders that are made once in the life of a server.
+pub fn make_dirs(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    fs::create_dir_all(dir)?;
+    missing.iter().filter_map(|made| made.parent()).try_for_each(|parent| match parent.as_os_str().is_empty() {
+        true => File::open(".")?.sync_all(),
+        false => File::open(parent)?.sync_all(),
+    })
 }
 
 /// Gives a file or folder another name, atomically. Not durable by itself.

@@ -84,12 +84,20 @@ points! {
     BinlogAppend: Write = "binlog::append";
     /// What a failed append, or a write that failed in another slot's log, has left behind the end.
     BinlogUndo: Change = "binlog::undo";
+    /// That a write was taken back, so that it does not come again in some slots' logs.
+    BinlogUndoSync: Sync = "binlog::undo::sync";
     /// A file that is finished, before the next one is begun.
     BinlogRollSync: Sync = "binlog::roll::sync";
     /// A next file that could not be made whole.
     BinlogRollRemove: Remove = "binlog::roll::remove";
     /// The log, for those who wait for their records to be durable.
     BinlogSync: Sync = "binlog::sync";
+    /// The file that says up to where a log is durable.
+    BinlogMarkCreate: Create = "binlog::mark::create";
+    /// What it says.
+    BinlogMark: Write = "binlog::mark::write";
+    /// That, where it says less than before.
+    BinlogMarkSync: Sync = "binlog::mark::sync";
     /// At a start: a last file that holds no record.
     BinlogRecoverRemove: Remove = "binlog::recover::remove";
     /// At a start: what is behind the last whole record.

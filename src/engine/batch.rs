@@ -8,6 +8,9 @@ use super::Entry;
 const HEADER_LEN: usize = 12;
 const COUNT_AT: std::ops::Range<usize> = 8..12;
 
+/// Bytes of an encoded entry's buffer that a batch keeps: one copy of a large value is enough.
+const KEPT_SCRATCH: usize = 64 << 10;
+
 /// Changes to one engine that take effect together.
 #[derive(Default)]
 pub struct Batch {
@@ -20,6 +23,8 @@ impl Batch {
         self.scratch.clear();
         entry.encode(&mut self.scratch);
         self.inner.put_cf(family, key, &self.scratch);
+        self.scratch.clear();
+        self.scratch.shrink_to(KEPT_SCRATCH);
     }
 
     pub(super) fn put_raw(&mut self, family: &ColumnFamily, key: &[u8], value: &[u8]) {

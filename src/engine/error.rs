@@ -15,7 +15,19 @@ pub enum Error {
     Malformed { path: PathBuf, what: String },
 }
 
+/// How RocksDB words ENOSPC. Its status has a code for it, which the C interface does not hand on.
+const NO_SPACE: &str = "No space left on device";
+
 impl Error {
+    /// Whether the disk was full. RocksDB goes on by itself when there is room again.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::RocksDb { source, .. } => source.as_ref().contains(NO_SPACE),
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Error::Malformed { .. } => false,
+        }
+    }
+
     pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteOptions, properties};
+use rocksdb::{
+    ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions, properties,
+};
 
 use crate::binlog::Position;
 use crate::disk::{self, Point};
@@ -320,9 +322,17 @@ impl Engine {
         })
     }
 
+    /// Whether the engine takes writes: the error for which it does not, if so. After a flush that failed for lack of space it takes none
+    /// until RocksDB, which looks every five seconds, finds room for a whole memtable and has flushed what was due.
+    pub fn check(&self) -> Result<(), Error> {
+        self.db.write_opt(WriteBatch::default(), &self.write_options).map_err(Error::rocksdb(&self.path))
+    }
+
     /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
     /// written meanwhile. [`Engine::finish_flush`] waits for the end.
     pub fn begin_flush(&self) -> Result<Flush, Error> {
+        // One that has stopped would only gather more memtables.
+        self.check()?;
         let errors = self.property(properties::BACKGROUND_ERRORS)?;
         let applied = self.applied()?;
         disk::step(Point::EngineBeginFlush, Error::io(&self.path), || self.flush_memtables(false))?;
@@ -340,8 +350,8 @@ impl Engine {
         // RocksDB can wait for a flush only by beginning another one, of what was written since.
         while self.property(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0 {
             if self.property(properties::BACKGROUND_ERRORS)? > errors {
-                // To learn which error.
-                return self.flush_memtables(true);
+                // Was it one for which the flush will not be tried again?
+                self.check()?;
             }
             std::thread::sleep(FLUSH_POLL);
         }

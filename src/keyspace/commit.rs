@@ -7,8 +7,12 @@
 //! 2. One record, once: the engine's position and its data change in one batch, so replay starts exactly where
 //!    the engine ends.
 //! 3. Nobody reads ahead: the log's end is published to replicas after the engine holds it.
-//! 4. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
-//!    next recovery, not by guessing.
+//! 4. A log that is a master's copy takes the master's records only. A command that was admitted before the node became a replica
+//!    may come here after it; whether the log is still the node's own is decided under the commit lock.
+//! 5. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
+//!    next recovery, not by guessing. Only where it is certain that no engine has any of the write, because the disk is full and
+//!    RocksDB takes nothing, is it taken back from the log: then it has not happened. Where some engines have their part of a
+//!    write over several slots, the others get theirs from their logs when there is room ([`Slot::catch_up`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,11 +72,11 @@ impl Slot {
 
     fn commit_group(&self, c: &mut Committer, own: SlotWrite, joined: &[Arc<Waiting>]) -> Result<Position, Error> {
         if joined.is_empty() {
-            return self.commit_writes(c, vec![own]);
+            return self.room_for(self.commit_writes(c, vec![own]), true);
         }
         let mut writes: Vec<SlotWrite> = joined.iter().filter_map(|w| w.write.lock().take()).collect();
         writes.push(own);
-        let result = self.commit_writes(c, writes);
+        let result = self.room_for(self.commit_writes(c, writes), true);
         for waiting in joined {
             *waiting.result.lock() = Some(result.clone());
         }
@@ -80,17 +84,21 @@ impl Slot {
     }
 
     fn commit_writes(&self, c: &mut Committer, mut writes: Vec<SlotWrite>) -> Result<Position, Error> {
+        self.check_own()?;
         let (_, writer) = self.writable(c)?;
         let bytes = writes.iter().map(SlotWrite::bytes).sum();
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
         let term = self.env.term.load(Ordering::Relaxed);
+        let before = writer.tail();
         let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term);
         let end = end.map_err(|e| self.not_appended(c, e))?;
+        // The records are in the log, the batch is yet to be copied into the memtables: large values must not be held more often than needed.
+        writes.iter_mut().for_each(|w| w.drafts = Vec::new());
         let batch = match writes.as_mut_slice() {
             [one] => std::mem::take(&mut one.batch),
             many => Batch::concat(many.iter().map(|w| &w.batch)),
         };
-        self.apply(c, batch, end, time, bytes)?;
+        self.apply_alone(c, batch, before, end, time, bytes)?;
         Ok(end)
     }
 
@@ -99,25 +107,75 @@ impl Slot {
     /// the end of some of the logs, where recovery finds that others lack it and takes it back.
     pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>) -> Result<Vec<Position>, Error> {
         let mut held = lock_commits(parts.into_iter());
-        let ends = append_multi(&mut held)?;
+        let appended = append_multi(&mut held)?;
         // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
         let mut failed = None;
-        for ((slot, c, write), end) in held.iter_mut().zip(&ends) {
+        for (nth, Appended { end, .. }) in appended.iter().enumerate() {
+            let (slot, c, write) = &mut held[nth];
             let (bytes, time) = (write.bytes(), write.last_time());
-            if let Err(e) = slot.apply(c, std::mem::take(&mut write.batch), *end, time, bytes) {
-                failed = Some(e);
+            match slot.apply(c, std::mem::take(&mut write.batch), *end, time, bytes) {
+                Ok(()) => {}
+                Err(NotApplied::NoSpace(e)) if nth == 0 => {
+                    // No engine has any of it yet.
+                    take_back(&mut held, &appended, &e);
+                    return held[0].0.room_for(Err(e), false);
+                }
+                Err(NotApplied::NoSpace(e)) => failed = Some(slot.fall_behind(&e)),
+                Err(NotApplied::Closed(e)) => failed = Some(e),
             }
         }
-        failed.map_or(Ok(ends), Err)
+        for (slot, ..) in &held {
+            slot.room_for(Ok(()), true)?;
+        }
+        failed.map_or(Ok(appended.into_iter().map(|a| a.end).collect()), Err)
     }
 
     /// Appends a run of records received from a master, ending at `end`, and applies `batch`, their effects.
     pub(super) fn commit_run(&self, run: &[u8], end: Position, batch: Batch, time: u64) -> Result<(), Error> {
         let mut c = self.commit.lock();
-        let (_, writer) = self.writable(&mut c)?;
-        writer.append_run(run, end).map_err(|e| self.not_appended(&c, e))?;
+        let before = self.writable(&mut c).map(|(_, writer)| writer.tail());
+        let appended = before.and_then(|before| self.append_run(&mut c, run, end).map(|()| before));
+        let before = self.room_for(appended, false)?;
         self.env.versions_up_to(time);
-        self.apply(&mut c, batch, end, time, run.len() as u64)
+        let applied = self.apply_alone(&mut c, batch, before, end, time, run.len() as u64);
+        self.room_for(applied, true)
+    }
+
+    /// Appends a run of a master's records.
+    pub(super) fn append_run(&self, c: &mut Committer, run: &[u8], end: Position) -> Result<(), Error> {
+        let (_, writer) = self.writable(c)?;
+        writer.append_run(run, end).map_err(|e| self.not_appended(c, e))?;
+        Ok(())
+    }
+
+    /// Takes the end of the log back to `before`, where nothing was built on what follows. If that fails, nothing can follow it.
+    pub(super) fn take_back(&self, c: &mut Committer, before: Position, cause: &Error) {
+        if let Some(writer) = &mut c.writer {
+            writer.take_back(before, cause);
+            if let Some(why) = writer.broken() {
+                self.close_for_writes(why);
+            }
+        }
+    }
+
+    /// [`Slot::apply`] of a write of this slot alone, which began at `before` in the log: it is taken back if the engine has no room for
+    /// it.
+    fn apply_alone(
+        &self,
+        c: &mut Committer,
+        batch: Batch,
+        before: Position,
+        end: Position,
+        time: u64,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        self.apply(c, batch, end, time, bytes).map_err(|e| match e {
+            NotApplied::NoSpace(e) => {
+                self.take_back(c, before, &e);
+                e
+            }
+            NotApplied::Closed(e) => e,
+        })
     }
 
     /// An append has failed. If what it left could not be taken back either, nothing can follow it: the slot takes no more writes, a
@@ -130,18 +188,47 @@ impl Slot {
     }
 
     /// The second half of every commit: the engine, then everybody may see it.
-    fn apply(&self, c: &mut Committer, batch: Batch, end: Position, time: u64, bytes: u64) -> Result<(), Error> {
+    fn apply(&self, c: &mut Committer, batch: Batch, end: Position, time: u64, bytes: u64) -> Result<(), NotApplied> {
         c.time = c.time.max(time);
         self.env.newest_record.fetch_max(time, Ordering::Relaxed);
         let store = self.store.load();
-        let Some(store) = &*store else { return Err(self.close_for_writes("no store")) };
+        let Some(store) = &*store else { return Err(NotApplied::Closed(self.close_for_writes("no store"))) };
         let bytes = bytes.max(batch.len() as u64);
         if let Err(e) = store.engine.write(batch, Applied { position: end, time: c.time }) {
-            return Err(self.close_for_writes(format!("logged up to {end}, but the engine failed: {e}")));
+            // RocksDB refuses a write as a whole before it touches a memtable when it has stopped for lack of space.
+            let contained = store.engine.applied().map(|applied| applied.position.index);
+            if e.is_disk_full() && contained.is_ok_and(|index| index == self.position().index) {
+                return Err(NotApplied::NoSpace(e.into()));
+            }
+            let why = format!("logged up to {end}, but the engine failed: {e}");
+            return Err(NotApplied::Closed(self.close_for_writes(why)));
         }
         self.publish(end);
         self.add_unflushed(bytes);
         Ok(())
+    }
+}
+
+/// Why an engine does not have what was logged.
+pub(super) enum NotApplied {
+    /// The disk is full: nothing of it is in the engine.
+    NoSpace(Error),
+    /// Nobody knows; the slot takes no more writes.
+    Closed(Error),
+}
+
+/// A record in one of several logs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    /// The log's end without it.
+    pub before: Position,
+    pub end: Position,
+}
+
+/// Takes the last records back from these logs.
+pub(super) fn take_back(held: &mut [HeldCommit<'_>], appended: &[Appended], cause: &Error) {
+    for ((slot, c, _), Appended { before, .. }) in held.iter_mut().zip(appended) {
+        slot.take_back(c, *before, cause);
     }
 }
 
@@ -173,15 +260,23 @@ pub(super) fn log_ends<'s>(slots: impl Iterator<Item = &'s Arc<Slot>>) -> Vec<Lo
 }
 
 /// Appends one record to each slot's log, to all of them or, when one fails, to none. The records name each other if they
-/// are several. Returns where they end.
-pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>, Error> {
+/// are several. Returns where they are.
+pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Appended>, Error> {
     let mut participants = Vec::with_capacity(held.len());
     for (slot, c, _) in held.iter_mut() {
-        let (_, writer) = slot.writable(c)?;
-        let index = writer.tail().index + 1;
+        slot.check_own()?;
+        let index = slot.writable(c).and_then(|(store, writer)| {
+            // It must not be found out when some engines have their part.
+            store.engine.check().map_err(|e| match e.is_disk_full() {
+                true => e.into(),
+                false => slot.close_for_writes(format!("the engine failed: {e}")),
+            })?;
+            Ok(writer.tail().index + 1)
+        });
+        let index = slot.room_for(index, false)?;
         participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
     }
-    let mut ends: Vec<(Position, Position)> = Vec::with_capacity(held.len());
+    let mut done: Vec<Appended> = Vec::with_capacity(held.len());
     for nth in 0..held.len() {
         let (slot, c, write) = &mut held[nth];
         if participants.len() > 1 {
@@ -192,23 +287,16 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
             Some(writer) => {
                 let before = writer.tail();
                 let term = slot.env.term.load(Ordering::Relaxed);
-                writer.append(write.drafts.iter(), term).map(|end| (before, end))
+                writer.append(write.drafts.iter(), term).map(|end| Appended { before, end })
             }
             None => Err(binlog::Error::Broken(format!("{slot} is closed"))),
         };
         match appended {
-            Ok(end) => ends.push(end),
+            Ok(appended) => done.push(appended),
             Err(e) => {
-                let e = slot.not_appended(c, e);
-                for ((slot, c, _), (before, _)) in held.iter_mut().zip(&ends) {
-                    if let Some(writer) = &mut c.writer {
-                        writer.take_back(*before);
-                        if let Some(why) = writer.broken() {
-                            slot.close_for_writes(why);
-                        }
-                    }
-                }
-                return Err(e);
+                let failed = slot.not_appended(c, e);
+                let failed = slot.room_for::<()>(Err(failed), false);
+                failed.inspect_err(|e| take_back(held, &done, e))?;
             }
         }
     }
@@ -216,9 +304,9 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
         // Before any other record can follow: one that is durable must not stand behind a write that a power cut tears.
         // The logs have the record now, and the engines must follow, also where this fails: such a slot is closed, and whoever waits
         // for the record to be durable is told.
-        for ((slot, ..), (_, end)) in held.iter().zip(&ends) {
+        for ((slot, ..), Appended { end, .. }) in held.iter().zip(&done) {
             drop(slot.sync_to(end.index));
         }
     }
-    Ok(ends.into_iter().map(|(_, end)| end).collect())
+    Ok(done)
 }

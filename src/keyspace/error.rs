@@ -18,6 +18,12 @@ pub enum Error {
     /// The slot takes no writes until the server is restarted.
     #[error("{slot} is read-only: {reason}")]
     ReadOnly { slot: String, reason: String },
+    /// The slot's log is a master's copy: the node was made a replica while the command ran.
+    #[error("You can't write against a read only replica.")]
+    Followed,
+    /// The disk has no room for the write, which was not done.
+    #[error("the disk is full, {slot} takes writes again when there is room: {cause}")]
+    DiskFull { slot: String, cause: String },
     /// A folder or file is not what it should be.
     #[error("{path}: {why}")]
     Damaged { path: PathBuf, why: String },
@@ -47,6 +53,23 @@ impl From<engine::Error> for Error {
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_path_buf(), source: Arc::new(source) }
+    }
+
+    /// Whether the disk was full: the one failure of the storage that heals by itself.
+    pub fn is_disk_full(&self) -> bool {
+        let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Error::DiskFull { .. } => true,
+            Error::Binlog(e) => e.is_disk_full(),
+            Error::Engine(e) => e.is_disk_full(),
+            Error::Io { source, .. } => full(source),
+            Error::ReadOnly { .. }
+            | Error::Followed
+            | Error::Damaged { .. }
+            | Error::Busy
+            | Error::TooLate
+            | Error::BadEffect(_) => false,
+        }
     }
 
     pub(super) fn damaged(path: &Path, why: impl Into<String>) -> Error {

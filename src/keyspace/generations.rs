@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Error;
-use super::commit::{SlotWrite, append_multi, lock_commits};
+use super::commit::{Appended, HeldCommit, NotApplied, SlotWrite, append_multi, lock_commits, take_back};
 use super::effect::Effect;
-use super::slot::{Committer, Maintenance, Slot, SlotEnv, Store};
+use super::slot::{Committer, Maintenance, STOPPING, Slot, SlotEnv, Store};
 use super::store::{Current, move_dir};
 use crate::binlog::{Draft, Position, Writer};
 use crate::disk::{self, Point};
@@ -27,21 +27,43 @@ impl Slot {
             Effect::Flush.encode(draft.effects());
             (*slot, SlotWrite { drafts: vec![draft], batch: Batch::default() })
         }));
-        let ends = append_multi(&mut held)?;
+        let appended = append_multi(&mut held)?;
+        // The new engines are durable at once, and stand for all that was written before: no part of that may still be lost elsewhere.
+        if let Some((first, ..)) = held.first() {
+            first.env.sync_logs();
+        }
+        // Whose log could not be synced is closed. Then the flush is left to recovery, which looks at all logs.
+        if let Some(failed) = held.iter().find_map(|(slot, ..)| slot.fault()) {
+            let why = format!("logged FLUSHDB, but another slot: {failed}");
+            let close = |(slot, ..): &HeldCommit<'_>| slot.close_for_writes(&why);
+            return held.iter().map(close).next_back().map_or(Ok(()), Err);
+        }
         // Each slot waits for the disk a few times: let them wait together.
-        std::thread::scope(|scope| {
+        let swapped: Vec<Result<(), NotApplied>> = std::thread::scope(|scope| {
             let mut threads = Vec::with_capacity(held.len());
-            for ((slot, c, _), end) in held.iter_mut().zip(ends) {
-                let (slot, c) = (*slot, &mut **c);
+            for ((slot, c, _), Appended { end, .. }) in held.iter_mut().zip(&appended) {
+                let (slot, c, end) = (*slot, &mut **c, *end);
                 threads.push(scope.spawn(move || slot.swap_for_empty(c, end, time)));
             }
-            let join = |t: std::thread::ScopedJoinHandle<'_, Result<(), Error>>| match t.join() {
-                Ok(result) => result,
-                Err(_) => Err(Error::BadEffect("a flushing thread panicked".into())),
-            };
-            // All of them are waited for, and the first error told.
-            threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
-        })
+            let panicked = |_| Err(NotApplied::Closed(Error::BadEffect("a flushing thread panicked".into())));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        });
+        let no_room = |result: &Result<(), NotApplied>| matches!(result, Err(NotApplied::NoSpace(_)));
+        if swapped.iter().all(no_room) {
+            // It has happened nowhere.
+            let Some(Err(NotApplied::NoSpace(e))) = swapped.into_iter().next() else { return Ok(()) };
+            take_back(&mut held, &appended, &e);
+            return held.first().map_or(Ok(()), |(slot, ..)| slot.room_for(Err(e), false));
+        }
+        let mut result = Ok(());
+        for ((slot, ..), swapped) in held.iter().zip(swapped) {
+            match swapped {
+                Ok(()) => {}
+                Err(NotApplied::NoSpace(e)) => result = Err(slot.fall_behind(&e)),
+                Err(NotApplied::Closed(e)) => result = Err(e),
+            }
+        }
+        result
     }
 
     /// FLUSHDB received from a master as the record `run` that ends at `end`. `lock_all` takes the key locks.
@@ -55,26 +77,42 @@ impl Slot {
         let _maintenance = self.maintenance.lock();
         let _all = lock_all();
         let mut c = self.commit.lock();
-        let (_, writer) = self.writable(&mut c)?;
-        writer.append_run(run, end).map_err(|e| self.not_appended(&c, e))?;
-        self.swap_for_empty(&mut c, end, time)
+        let before = self.writable(&mut c).map(|(_, writer)| writer.tail());
+        let appended = before.and_then(|before| self.append_run(&mut c, run, end).map(|()| before));
+        let before = self.room_for(appended, false)?;
+        self.sync_to(end.index)?;
+        let swapped = self.swap_for_empty(&mut c, end, time).map_err(|e| match e {
+            NotApplied::NoSpace(e) => {
+                self.take_back(&mut c, before, &e);
+                e
+            }
+            NotApplied::Closed(e) => e,
+        });
+        self.room_for(swapped, true)
     }
 
     /// The second half of a FLUSHDB whose record ends at `end`: an empty engine in the place of the present one.
-    fn swap_for_empty(&self, c: &mut Committer, end: Position, time: u64) -> Result<(), Error> {
+    fn swap_for_empty(&self, c: &mut Committer, end: Position, time: u64) -> Result<(), NotApplied> {
         c.time = c.time.max(time);
         self.env.newest_record.fetch_max(time, Ordering::Relaxed);
-        let Some(store) = self.store.load_full() else { return Err(self.close_for_writes("no store")) };
+        let Some(store) = self.store.load_full() else {
+            return Err(NotApplied::Closed(self.close_for_writes("no store")));
+        };
         let replaced = || {
             let current = Current { engine: self.layout.unused()?.engine, ..store.current };
             // No part of the database.
             let kept = store.engine.kept()?;
-            let engine = self.create_engine(current, Applied { position: end, time: c.time }, &kept)?;
-            self.layout.set_current(current)?;
+            let made = self.create_engine(current, Applied { position: end, time: c.time }, &kept);
+            let engine = made.inspect_err(|_| self.discard_engine(current))?;
+            self.switch(store.current, current).inspect_err(|_| self.discard_engine(current))?;
             Ok((engine, current))
         };
-        let (engine, current) = replaced().map_err(|e: Error| {
-            self.close_for_writes(format!("logged FLUSHDB, but the engine was not replaced: {e}"))
+        let (engine, current) = replaced().map_err(|e: Error| match e.is_disk_full() {
+            true => NotApplied::NoSpace(e),
+            false => {
+                let why = format!("logged FLUSHDB, but the engine was not replaced: {e}");
+                NotApplied::Closed(self.close_for_writes(why))
+            }
         })?;
         self.store.store(Some(Arc::new(Store { engine: Arc::new(engine), current, log_dir: store.log_dir.clone() })));
         self.env.cache.renew(&self.cache_id);
@@ -102,7 +140,15 @@ impl Slot {
         Ok(new)
     }
 
-    fn replaced(&self) {
+    /// Makes `to` the valid generations in the place of `from`. [`Error::DiskFull`] when it is certain that `from` are valid as before.
+    fn switch(&self, from: Current, to: Current) -> Result<(), Error> {
+        self.layout.set_current(to).map_err(|e| match self.layout.is_current(from) {
+            true => e,
+            false => Error::BadEffect(format!("{e}, and nobody knows which data are valid")),
+        })
+    }
+
+    pub(super) fn replaced(&self) {
         self.unqueued.forget();
         if let Some(observer) = self.env.observer.get() {
             observer.replaced(self.shown_db());
@@ -136,7 +182,14 @@ impl Slot {
 
         let all = all_locked();
         let mut c = self.commit.lock();
-        self.layout.set_current(current).map_err(|e| self.close_for_writes(e))?;
+        if let Err(e) = self.layout.set_current(current) {
+            if !old.as_ref().is_some_and(|old| self.layout.is_current(old.current)) {
+                return Err(self.close_for_writes(e));
+            }
+            drop((store, writer));
+            self.discard(current);
+            return self.room_for(Err(e), false);
+        }
         self.store.store(Some(store));
         self.env.cache.renew(&self.cache_id);
         self.replaced();
@@ -185,8 +238,19 @@ impl Slot {
 
     /// Removes what a generation that failed to be built has left, so that tries do not add up. CURRENT must not name it.
     fn discard(&self, current: Current) {
-        for dir in [self.layout.engine_dir(current.engine), self.layout.log_dir(current.log)] {
-            if let Err(e) = disk::remove_dir(Point::GenerationDiscard, &dir) {
+        self.discard_dirs(&[self.layout.engine_dir(current.engine), self.layout.log_dir(current.log)]);
+    }
+
+    /// [`Slot::discard`] of an engine that would have gone on with the present log.
+    fn discard_engine(&self, current: Current) {
+        if !self.layout.is_current(current) {
+            self.discard_dirs(&[self.layout.engine_dir(current.engine)]);
+        }
+    }
+
+    fn discard_dirs(&self, dirs: &[PathBuf]) {
+        for dir in dirs {
+            if let Err(e) = disk::remove_dir(Point::GenerationDiscard, dir) {
                 tracing::warn!("could not remove {}: {e}; it goes at the next start", dir.display());
             }
         }
@@ -203,7 +267,7 @@ impl Slot {
     pub(super) fn close(&self, patience: Duration) -> bool {
         let _maintenance = self.maintenance.lock();
         let mut c = self.commit.lock();
-        self.fault.store(Some(Arc::new("the server is shutting down".into())));
+        self.fault.store(Some(Arc::new(STOPPING.into())));
         c.writer = None;
         let Some(store) = self.store.swap(None) else { return true };
         store.engine.stop_background_work();

@@ -115,6 +115,7 @@ fn flush_loop(
         }
         if purged.elapsed() >= PURGE_INTERVAL {
             purged = Instant::now();
+            keyspace.catch_up();
             let policy = policy();
             keyspace.all_slots().for_each(|slot| report(slot, slot.purge(&policy).map(drop)));
         }
@@ -122,7 +123,10 @@ fn flush_loop(
 }
 
 fn report(slot: &super::Slot, result: Result<(), Error>) {
-    if let Err(e) = result {
+    // That the disk is full the slot has said already; it is tried again every second.
+    if let Err(e) = result
+        && !e.is_disk_full()
+    {
         tracing::error!(slot = %slot, "{e}");
     }
 }

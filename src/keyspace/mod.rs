@@ -142,6 +142,7 @@ impl Keyspace {
             flush_requests: flush_tx,
             changes: AtomicU64::new(0),
             unflushed_total: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),
             slots_per_database: options.slots,
@@ -363,6 +364,17 @@ impl Keyspace {
         installed
     }
 
+    /// Lets slots that fell behind their logs because the disk was full take writes again, where there is room.
+    pub(crate) fn catch_up(&self) {
+        for slot in self.all_slots() {
+            match slot.catch_up(|| self.locks.lock_all()) {
+                Ok(true) => self.env.settled(),
+                Ok(false) => {}
+                Err(e) => tracing::debug!(slot = %slot, "still behind its log: {e}"),
+            }
+        }
+    }
+
     /// Makes a slot's engine durable.
     pub(crate) fn flush_slot(&self, slot: &Slot) -> Result<(), Error> {
         slot.flush()
@@ -390,6 +402,16 @@ impl Keyspace {
         let _all = self.locks.lock_all();
         self.all_slots().for_each(|slot| self.env.cache.renew(&slot.cache_id));
         Ok(())
+    }
+
+    /// Lets nobody write from now on: nothing is committed any more when this returns.
+    pub fn refuse_writes(&self) {
+        self.all_slots().for_each(|slot| slot.refuse_writes());
+    }
+
+    /// Records that the start applied to the engines because the last stop had not: none after a clean one.
+    pub fn replayed(&self) -> u64 {
+        self.env.replayed.load(Ordering::Relaxed)
     }
 
     /// Makes all that was committed durable in log and engine: a start after it replays nothing.

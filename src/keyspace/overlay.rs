@@ -82,8 +82,23 @@ impl<'s> Overlay<'s> {
 
     /// The engine batch that makes the changes.
     pub fn batch(&self, engine: &Engine) -> Result<Batch, Error> {
+        self.batch_of(engine, self.entries())
+    }
+
+    /// [`Overlay::batch`] in the order of the keys: an engine takes many of them faster so, since each goes in near the one before.
+    pub fn sorted_batch(&self, engine: &Engine) -> Result<Batch, Error> {
+        let mut entries: Vec<_> = self.entries().collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        self.batch_of(engine, entries.into_iter())
+    }
+
+    fn batch_of<'o>(
+        &self,
+        engine: &Engine,
+        entries: impl Iterator<Item = (&'o Bytes, Option<&'o Entry>)>,
+    ) -> Result<Batch, Error> {
         let mut batch = engine.batch();
-        for (key, entry) in self.entries() {
+        for (key, entry) in entries {
             engine.stage(&mut batch, key, entry)?;
         }
         for space in [Space::Data, Space::Score] {

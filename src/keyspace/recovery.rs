@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,8 +23,8 @@ use crate::disk::{self, Point};
 use crate::engine::{Applied, Engine};
 
 /// Changed keys and bytes that are written to the engine at once.
-const BATCH_KEYS: usize = 10_000;
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_KEYS: usize = 50_000;
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// A slot by database and number.
 pub type SlotKey = (u16, u16);
@@ -45,6 +46,13 @@ struct Opening {
     replayed: Applied,
     multis: Vec<Multi>,
     found: Recovered,
+}
+
+impl Opening {
+    fn sync_log(&self) -> Result<(), Error> {
+        let Some(store) = self.slot.store().clone() else { return Ok(()) };
+        Ok(binlog::make_durable(store.log_dir(), &self.found.tail)?)
+    }
 }
 
 /// Opens all slots that exist. `leading_from`: records of this term and later were written by this node as a master.
@@ -72,6 +80,11 @@ pub(super) fn open_slots(slots: &[Arc<Slot>], leading_from: Option<u32>) -> Resu
     let opened = opened.into_inner();
     let multis: Vec<_> = opened.iter().map(|o| (key_of(&o.slot), o.multis.as_slice())).collect();
     let limits = torn_writes(&multis, ends.into_inner());
+    if opened.iter().any(|opening| !opening.multis.is_empty()) {
+        // A FLUSHDB that is replayed makes its engine durable at once: what the logs hold of it must be before. They may have it from a
+        // killed process's page cache only.
+        opened.iter().try_for_each(Opening::sync_log)?;
+    }
     opened.into_iter().try_for_each(|opening| {
         let limit = limits.get(&key_of(&opening.slot)).copied();
         finish(opening, limit)
@@ -189,6 +202,7 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
     if let Some(cut) = cut {
         tracing::warn!(slot = %slot, from = %cut, to = %found.tail,
             "taking back a write over several slots that a crash interrupted");
+        binlog::lower_mark(&log_dir, &cut)?;
         // From the last on: a crash in between leaves no gap.
         for filenum in (cut.filenum + 1..=found.tail.filenum).rev() {
             let path = binlog::file_path(&log_dir, filenum);
@@ -198,8 +212,10 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
         found.tail = cut;
     } else if let Some(torn) = &found.torn {
         tracing::warn!(slot = %slot, file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
-            "cutting a torn tail off the binlog ({})", torn.why);
+            records = torn.dropped, "cutting a torn tail off the binlog ({}); `records` are whole ones behind a hole that a power \
+            cut has left", torn.why);
     }
+    slot.env().replayed.fetch_add(found.records, Ordering::Relaxed);
     if found.records > 0 {
         tracing::info!(slot = %slot, from = %applied.position, to = %found.tail, records = found.records,
             bytes = found.bytes, "replayed the binlog");
@@ -207,6 +223,47 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
     let writer = Writer::resume(&log_dir, found.tail, (slot.env().binlog_file_size)())?;
     slot.opened(writer, replay.applied.time, found.bytes, applied.position.filenum);
     Ok(())
+}
+
+impl Slot {
+    /// Gives the engine the records that it lacks because the disk was full when they had been logged, if that is why the slot
+    /// takes no writes, and lets it take writes again. An error if there is still no room. `lock_all` takes the key locks.
+    pub(super) fn catch_up<G>(&self, lock_all: impl FnOnce() -> G) -> Result<bool, Error> {
+        if self.behind.load().is_none() {
+            return Ok(false);
+        }
+        let _maintenance = self.maintenance.lock();
+        let _all = lock_all();
+        let mut c = self.commit.lock();
+        let (Some(store), Some(tail)) = (self.store().clone(), c.writer.as_ref().map(Writer::tail)) else {
+            return Ok(false);
+        };
+        store.engine.check()?;
+        let mut replay = Replay::new(self, store.clone(), store.engine.applied()?);
+        let from = replay.applied.position;
+        binlog::recover(store.log_dir(), from, |record| replay.record(record))?;
+        replay.write()?;
+        let applied = replay.applied;
+        if applied.position != tail {
+            return Err(self.close_for_writes(format!("the engine is at {}, its log at {tail}", applied.position)));
+        }
+        self.env().cache.renew(&self.cache_id);
+        self.replaced();
+        if self.is_first() {
+            self.load_databases()?;
+            self.libraries_changed(&replay.store.engine.libraries()?);
+        }
+        c.time = c.time.max(applied.time);
+        let behind = self.behind.swap(None);
+        // Another fault that came meanwhile stays.
+        let fault = self.fault.load_full();
+        if fault.zip(behind).is_some_and(|(fault, behind)| Arc::ptr_eq(&fault, &behind)) {
+            self.fault.store(None);
+        }
+        self.publish(tail);
+        tracing::info!(slot = %self, %from, to = %tail, "the engine has caught up with the log: the slot takes writes again");
+        Ok(true)
+    }
 }
 
 /// Applies records to an engine that has no other user yet.
@@ -251,7 +308,7 @@ impl<'s> Replay<'s> {
 
     fn write(&mut self) -> Result<(), Error> {
         if self.overlay.len() > 0 {
-            let batch = self.overlay.batch(&self.store.engine)?;
+            let batch = self.overlay.sorted_batch(&self.store.engine)?;
             self.store.engine.write(batch, self.applied)?;
         }
         self.overlay.clear();

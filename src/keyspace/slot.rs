@@ -23,6 +23,8 @@ use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
 
 /// As the one who made a change: no client in particular.
 const NOBODY: u64 = 0;
+/// Why a slot takes no writes when the server stops.
+pub(super) const STOPPING: &str = "the server is shutting down";
 
 /// What all slots of a server share.
 pub struct SlotEnv {
@@ -41,6 +43,8 @@ pub struct SlotEnv {
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
+    /// Records that recovery applied to the engines at the start.
+    pub(super) replayed: AtomicU64,
     pub(super) cache: EntryCache,
     /// Time of the newest record in any log, ms.
     pub(super) newest_record: AtomicU64,
@@ -160,8 +164,14 @@ pub struct Slot {
     pub(super) sync: ArcSwapOption<SyncHandle>,
     pub(super) queue: Mutex<Vec<Arc<Waiting>>>,
     pub(super) published: watch::Sender<Published>,
+    /// Whether the log is a master's copy, and no client's to write. Read under the commit lock.
+    followed: AtomicBool,
     /// Why the slot takes no writes.
     pub(super) fault: ArcSwapOption<String>,
+    /// Why the last write or flush found no room on the disk, if it did not.
+    pub(super) no_space: ArcSwapOption<String>,
+    /// The fault, if it is that the engine lacks what the log has: [`Slot::catch_up`] mends it.
+    pub(super) behind: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     pub(super) unflushed: AtomicU64,
     /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
@@ -199,7 +209,10 @@ impl Slot {
             sync: ArcSwapOption::empty(),
             queue: Mutex::default(),
             published: watch::Sender::new(start),
+            followed: AtomicBool::new(false),
             fault: ArcSwapOption::empty(),
+            no_space: ArcSwapOption::empty(),
+            behind: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
             maintenance: Mutex::default(),
             flushed_filenum: AtomicU32::new(0),
@@ -252,9 +265,49 @@ impl Slot {
         *self.published.borrow()
     }
 
+    /// Makes the log a master's copy, or this node's own. When it returns no command that began before can add to a copy any more.
+    pub fn set_followed(&self, followed: bool) {
+        self.followed.store(followed, Ordering::Release);
+        drop(self.commit.lock());
+    }
+
+    /// An error if the log is a master's copy. The commit lock is held.
+    pub(super) fn check_own(&self) -> Result<(), Error> {
+        if self.followed.load(Ordering::Acquire) { Err(Error::Followed) } else { Ok(()) }
+    }
+
     /// Why the slot takes no writes, if it does not.
     pub fn fault(&self) -> Option<Arc<String>> {
         self.fault.load_full()
+    }
+
+    /// Why the slot can neither take writes nor flush for now, if the disk is full. It goes on by itself.
+    pub fn no_space(&self) -> Option<Arc<String>> {
+        self.no_space.load_full()
+    }
+
+    /// Takes note of an error that says that the disk is full, and words it so; with `done` also of a success, which shows that there
+    /// is room.
+    pub(super) fn room_for<T>(&self, result: Result<T, Error>, done: bool) -> Result<T, Error> {
+        match result {
+            Err(e) if e.is_disk_full() => {
+                let cause = match e {
+                    Error::DiskFull { cause, .. } => cause,
+                    e => e.to_string(),
+                };
+                if self.no_space.swap(Some(Arc::new(cause.clone()))).is_none() {
+                    tracing::error!(slot = %self, "the disk is full, writes are refused until there is room: {cause}");
+                }
+                Err(Error::DiskFull { slot: self.to_string(), cause })
+            }
+            Ok(value) => {
+                if done && self.no_space.load().is_some() && self.no_space.swap(None).is_some() {
+                    tracing::info!(slot = %self, "there is room on the disk again");
+                }
+                Ok(value)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// The number of the first binlog file that recovery would need.
@@ -343,7 +396,7 @@ impl Slot {
     pub(super) fn store_for_writing(&self) -> Result<Arc<Store>, Error> {
         match self.store.load_full() {
             Some(store) => Ok(store),
-            None => Ok(self.writable(&mut self.commit.lock())?.0),
+            None => Ok(self.room_for(self.writable(&mut self.commit.lock()).map(|(store, _)| store), false)?),
         }
     }
 
@@ -369,18 +422,28 @@ impl Slot {
         self.flush_in_maintenance()
     }
 
+    /// The engine lacks what the log has: no more writes, until [`Slot::catch_up`].
+    pub(super) fn fall_behind(&self, cause: &Error) -> Error {
+        let error = self
+            .close_for_writes(format!("the engine lacks what was logged, until there is room on the disk: {cause}"));
+        self.behind.store(self.fault.load_full());
+        error
+    }
+
     fn flush_in_maintenance(&self) -> Result<(), Error> {
         let Some(store) = self.store.load_full() else { return Ok(()) };
-        // Most of the work, while commits go on.
+        // Most of the work, while commits go on. Also for an engine that has stopped because the disk is full: when there is room RocksDB
+        // flushes by itself what is in its memtables now, and nothing is added to that before.
         self.env.sync_logs();
-        let (flush, bytes) = {
+        let begun = {
             // Nothing is committed to this slot now: what the memtables hold is in logs that are synced next.
             let _commit = self.commit.lock();
             self.env.sync_logs();
-            (store.engine.begin_flush()?, self.unflushed())
+            store.engine.begin_flush().map(|flush| (flush, self.unflushed()))
         };
+        let (flush, bytes) = self.room_for(begun.map_err(Error::from), false)?;
         let position = flush.applied.position;
-        store.engine.finish_flush(flush)?;
+        self.room_for(store.engine.finish_flush(flush).map_err(Error::from), true)?;
         self.engine_flushed_to(position, bytes);
         Ok(())
     }
@@ -414,6 +477,12 @@ impl Slot {
         tracing::error!(slot = %self, "slot is read-only from now on: {reason}");
         self.fault.store(Some(Arc::new(reason.clone())));
         Error::ReadOnly { slot: self.to_string(), reason }
+    }
+
+    /// Lets nobody write from now on, because the server stops. What is being committed is when this returns.
+    pub(super) fn refuse_writes(&self) {
+        let _commit = self.commit.lock();
+        self.fault.rcu(|fault| fault.clone().or_else(|| Some(Arc::new(STOPPING.into()))));
     }
 
     /// The store and writer, created at the first write; an error if the slot takes no writes.

@@ -69,8 +69,8 @@ impl Layout {
     pub fn create_dirs(&self) -> Result<(), Error> {
         for dir in [&self.data, &self.logs] {
             disk::create_dir_all(Point::SlotCreateDir, dir).map_err(Error::io(dir))?;
-            // The folder itself and its database's folder may both be new.
-            for parent in dir.ancestors().skip(1).take(2) {
+            // The folder itself, its database's folder and that of all databases may be new, also when a killed process made them.
+            for parent in dir.ancestors().skip(1).take(3).filter(|parent| !parent.as_os_str().is_empty()) {
                 disk::sync_dir(Point::SlotSyncDir, parent).map_err(Error::io(parent))?;
             }
         }
@@ -79,9 +79,16 @@ impl Layout {
 
     /// Makes `current` the valid generations. Durable when it returns.
     pub fn set_current(&self, current: Current) -> Result<(), Error> {
+        // What it names first: names in one folder may come to the disk in any order.
+        disk::sync_dir(Point::SlotSyncDir, &self.data).map_err(Error::io(&self.data))?;
         let text = format!("{HEADER}\nengine : {}\nbinlog : {}\n", current.engine, current.log);
         let path = self.data.join(CURRENT);
         disk::replace_file(&Replace::CURRENT, &path, text.as_bytes()).map_err(Error::io(&path))
+    }
+
+    /// Whether these are the valid generations for certain.
+    pub fn is_current(&self, current: Current) -> bool {
+        fs::read_to_string(self.data.join(CURRENT)).is_ok_and(|text| parse(&text) == Some(current))
     }
 
     /// The valid generations; `None` for a slot that was never written. Removes what a crash left behind.

@@ -33,6 +33,27 @@ pub enum Closing {
     Kill,
 }
 
+/// A limit that a client was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overrun {
+    /// `client-output-buffer-limit`
+    Output = 1,
+    /// `client-query-buffer-limit`
+    Query,
+    /// `maxmemory-clients`
+    Memory,
+}
+
+impl Overrun {
+    const fn setting(self) -> &'static str {
+        match self {
+            Overrun::Output => "client-output-buffer-limit",
+            Overrun::Query => "client-query-buffer-limit",
+            Overrun::Memory => "maxmemory-clients",
+        }
+    }
+}
+
 /// What everyone may know of a client. Shared; cheap to update.
 pub struct ClientInfo {
     /// Rising, never used twice by one server.
@@ -45,6 +66,8 @@ pub struct ClientInfo {
     pub fd: i32,
     created: Instant,
     closing: AtomicU8,
+    /// The [`Overrun`] it was closed for; 0 = none.
+    overrun: AtomicU8,
     wake: Notify,
     active_ms: AtomicU64,
     busy: AtomicBool,
@@ -141,6 +164,7 @@ impl ClientInfo {
             fd,
             created: Instant::now(),
             closing: AtomicU8::new(Closing::Open as u8),
+            overrun: AtomicU8::new(0),
             wake: Notify::new(),
             active_ms: AtomicU64::new(0),
             busy: AtomicBool::new(false),
@@ -206,6 +230,49 @@ impl ClientInfo {
     pub fn close(&self, how: Closing) {
         self.closing.fetch_max(how as u8, Release);
         self.wake.notify_one();
+    }
+
+    /// Closes it at once because `bytes` of it are over a limit, and says so once.
+    pub fn overrun(&self, limit: Overrun, bytes: usize) {
+        if self.overrun.swap(limit as u8, Relaxed) == 0 {
+            let name = self.names().name;
+            tracing::warn!(client = %self.addr, id = self.id, %name, bytes, "closed a client over {}", limit.setting());
+        }
+        self.close(Closing::Kill);
+    }
+
+    /// The limit that it was closed for.
+    pub fn overran(&self) -> Option<Overrun> {
+        [Overrun::Output, Overrun::Query, Overrun::Memory]
+            .into_iter()
+            .find(|limit| *limit as u8 == self.overrun.load(Relaxed))
+    }
+
+    /// Bytes that were sent to it out of band and are not with the system yet.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Relaxed)
+    }
+
+    /// Bytes of replies that its connection is writing.
+    pub fn waiting_replies(&self) -> usize {
+        self.reply_len.load(Relaxed)
+    }
+
+    /// Bytes of the buffer that holds what it has sent.
+    pub fn query_memory(&self) -> usize {
+        self.query_len.load(Relaxed) + self.query_free.load(Relaxed)
+    }
+
+    /// Bytes of its replies, and of what was sent to it out of band.
+    pub fn output_memory(&self) -> usize {
+        self.reply_capacity.load(Relaxed) + self.unsent()
+    }
+
+    /// Bytes that it takes, as far as they are known: `tot-mem` in CLIENT LIST.
+    pub fn memory(&self) -> usize {
+        let parts = [&self.args_bytes, &self.queued_bytes];
+        let parts: usize = parts.iter().map(|bytes| bytes.load(Relaxed)).sum();
+        self.query_memory() + self.output_memory() + parts + size_of::<Self>()
     }
 
     /// Resolves when somebody wants something of the connection: its end ([`ClientInfo::closing`]), that it writes what was sent to it
@@ -382,6 +449,9 @@ impl ClientInfo {
         self.reply_len.store(len, Relaxed);
         self.reply_capacity.store(capacity, Relaxed);
         self.reply_peak.fetch_max(capacity, Relaxed);
+        if len == 0 && self.unsent() == 0 {
+            self.over_soft_since.store(0, Relaxed);
+        }
     }
 
     pub(super) fn written(&self, bytes: usize) {
@@ -397,14 +467,16 @@ impl ClientInfo {
         let (reply_len, reply_capacity) = (load(&self.reply_len), load(&self.reply_capacity));
         let command = table.get(self.command.load(Relaxed)).map_or("NULL", |command| command.full_name.as_str());
         let (unsent, argv, queued) = (load(&self.unsent), load(&self.args_bytes), load(&self.queued_bytes));
-        let total = query + query_free + reply_capacity + reply_len + unsent + argv + queued + size_of::<Self>();
+        let total = self.memory();
+        // What is held for it because it does not read: a buffer that waits for its next reply does not count.
+        let held = unsent + if reply_len > 0 { reply_capacity } else { 0 };
         let mut line = String::with_capacity(384);
         // Writing to a String cannot fail.
         let _ = write!(
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
              qbuf={query} qbuf-free={query_free} argv-mem={argv} multi-mem={queued} rbs={reply_capacity} rbp={} obl={reply_len} \
-             oll={} omem={unsent} tot-mem={total} events={} cmd={command} user=default redir={} resp={} watch={} \
+             oll={} omem={held} tot-mem={total} events={} cmd={command} user=default redir={} resp={} watch={} \
              lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.addr,
@@ -420,7 +492,7 @@ impl ClientInfo {
             load(&self.shard_channels),
             self.queued.load(Relaxed),
             load(&self.reply_peak),
-            usize::from(unsent > 0),
+            usize::from(unsent > 0) + usize::from(reply_len > 0),
             if reply_len + unsent > 0 { "rw" } else { "r" },
             self.redirect.load(Relaxed),
             self.proto(),

@@ -13,7 +13,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{ClientInfo, Closing};
+use super::{ClientInfo, Closing, Mode, Overrun, output};
+use crate::config::OutputLimits;
 
 /// Kinds of clients, as in CLIENT LIST TYPE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,16 +164,64 @@ impl ClientRegistry {
         self.clients.lock().values().for_each(|client| client.close(how));
     }
 
-    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs or waits; zero
-    /// means that they may stay.
+    /// Ends the clients that have neither sent nor received anything for `timeout`, unless a command of theirs runs or waits or they are there to be
+    /// told of something; zero means that they may stay.
     pub fn close_idle(&self, timeout: Duration) {
         if timeout.is_zero() {
             return;
         }
-        let rests = |client: &&Arc<ClientInfo>| !client.is_busy() && !client.is_blocked() && client.idle() >= timeout;
+        let listens = |client: &ClientInfo| client.is_subscriber() || client.is(Mode::Monitor);
+        let rests = |client: &&Arc<ClientInfo>| {
+            !client.is_busy() && !client.is_blocked() && !listens(client) && client.idle() >= timeout
+        };
         for client in self.clients.lock().values().filter(rests) {
             client.close(Closing::Kill);
         }
+    }
+
+    /// Closes the clients that more waits for than they may.
+    pub fn limit_output(&self, limits: &OutputLimits) {
+        for client in self.clients.lock().values() {
+            output::enforce(limits, client, client.waiting_replies());
+        }
+    }
+
+    /// Closes the clients that take the most memory until the others take no more than `limit` bytes together; zero means no limit.
+    /// Who asked for CLIENT NO-EVICT counts and stays.
+    pub fn limit_memory(&self, limit: usize) {
+        if limit == 0 {
+            return;
+        }
+        let sizes = |clients: &BTreeMap<u64, Arc<ClientInfo>>| -> Vec<_> {
+            let open = clients.values().filter(|client| client.closing() != Closing::Kill);
+            open.map(|client| (client.memory(), client.clone())).collect()
+        };
+        let mut clients = sizes(&self.clients.lock());
+        let mut total: usize = clients.iter().map(|(bytes, _)| bytes).sum();
+        if total <= limit {
+            return;
+        }
+        clients.retain(|(_, client)| !client.is(Mode::NoEvict));
+        clients.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, client) in clients {
+            if total <= limit {
+                return;
+            }
+            client.overrun(Overrun::Memory, bytes);
+            total -= bytes;
+        }
+    }
+
+    /// The largest buffer of what a client has sent, and the largest of what waits for one, in bytes.
+    pub fn largest_buffers(&self) -> (usize, usize) {
+        let clients = self.clients.lock();
+        let most = |bytes: fn(&ClientInfo) -> usize| clients.values().map(|client| bytes(client)).max();
+        (most(ClientInfo::query_memory).unwrap_or(0), most(ClientInfo::output_memory).unwrap_or(0))
+    }
+
+    /// Bytes that all clients take.
+    pub fn memory(&self) -> usize {
+        self.clients.lock().values().map(|client| client.memory()).sum()
     }
 
     /// Waits until no client is left.

@@ -1,9 +1,17 @@
 //! One connection: read, execute every whole request in the buffer, write the replies in one go. Hot path.
 //!
-//! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs, and nothing is read while the
-//! client does not read.
+//! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs. While the client does not read, what it sends is
+//! taken in up to `client-query-buffer-limit` and not executed: a client may send a pipeline of any length up to there before it reads
+//! the first reply. Beyond that it is not read from either.
+//!
+//! Others are served meanwhile: after [`SLICE`] of executing, a connection writes its replies and lets other tasks run. It holds no lock, no
+//! thread and no view of the data while it writes.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -12,7 +20,7 @@ use tokio::{
     task, time,
 };
 
-use super::{Client, ClientInfo, Closing, Reply, resp::RequestParser};
+use super::{Client, ClientInfo, Closing, Overrun, Reply, resp::RequestParser};
 use crate::{
     command::{
         Outcome, Pipeline, PoolCall, Scratch,
@@ -27,18 +35,24 @@ use crate::{
 const MIN_READ: usize = 4 << 10;
 /// Bytes that a busy connection reads at a time.
 const MAX_READ: usize = 64 << 10;
-/// Step by which the buffer grows for a long bulk string whose rest has not come yet.
-const LONG_BULK_STEP: usize = 1 << 20;
+/// How many times as long as what has come of a long bulk string the buffer becomes.
+const GROWTH: usize = 8;
+/// Bytes of a long bulk string from which on it gets all its room: what is not filled yet takes no memory, moving it would.
+const WHOLE_FROM: usize = 8 << 20;
+/// A buffer beyond this size that grew for what came ahead is given back once that is executed, in bytes.
+const KEPT_INPUT: usize = 2 * MAX_READ;
 /// Bytes of replies after which they are written before more commands run.
 const MAX_REPLIES: usize = 1 << 20;
 /// Bytes of reply buffer that a connection keeps.
 const KEPT_REPLY: usize = 64 << 10;
+/// Time after which a connection that has more to execute lets others run.
+const SLICE: Duration = Duration::from_millis(5);
 
 /// Why the execution of the buffer stopped.
 enum Pause {
     /// The buffer holds no whole request.
     Starved,
-    /// The replies have to be written first.
+    /// The replies have to be written first, or others are to be served.
     Full,
     /// This command runs on the blocking pool.
     Pool(PoolCall),
@@ -48,6 +62,8 @@ enum Pause {
     Held,
     /// The connection ends.
     Close,
+    /// The connection ends, and its replies are not written.
+    Abort,
 }
 
 /// Strikes the client off the registry, however its connection ends.
@@ -58,6 +74,13 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        let stats = &self.server.stats;
+        match self.info.overran() {
+            Some(Overrun::Output) => stats.output_limit_disconnections.add(1),
+            Some(Overrun::Query) => stats.query_limit_disconnections.add(1),
+            Some(Overrun::Memory) => stats.evicted_clients.add(1),
+            None => {}
+        }
         self.server.clients.remove(self.info.id);
     }
 }
@@ -80,6 +103,7 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     });
     let mut input = Input::default();
     let mut args: Vec<Bytes> = Vec::new();
+    let mut turn = Instant::now();
     loop {
         args.clear();
         if !input.fill(&server, &mut stream, &info).await? {
@@ -92,7 +116,7 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
             again = false;
             info.set_busy(false);
             if let Pause::Pool(call) = pause {
-                flush(&server, &stream, &info, &mut session.reply).await?;
+                flush(&server, &stream, &info, &mut input, &mut session.reply).await?;
                 info.set_busy(true);
                 let server_for_pool = server.clone();
                 (session, args, pause) = task::spawn_blocking(move || {
@@ -109,7 +133,14 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                     None => return stream.shutdown().await,
                 }
             }
-            flush(&server, &stream, &info, &mut session.reply).await?;
+            if matches!(pause, Pause::Abort) || info.overran().is_some() {
+                return stream.shutdown().await;
+            }
+            // What they refer to is a part of the input buffer, which the next request may need to grow.
+            if !matches!(pause, Pause::Held) {
+                args.clear();
+            }
+            flush(&server, &stream, &info, &mut input, &mut session.reply).await?;
             if matches!(pause, Pause::Held) {
                 if !hold(&server, &mut stream, &info, &mut input).await? {
                     return stream.shutdown().await;
@@ -119,7 +150,11 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
             if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
                 return stream.shutdown().await;
             }
-            if matches!(pause, Pause::Starved) {
+            if turn.elapsed() >= SLICE {
+                task::yield_now().await;
+                turn = Instant::now();
+            }
+            if matches!(pause, Pause::Starved) && !input.fresh {
                 break;
             }
         }
@@ -141,7 +176,7 @@ async fn wait_for(
     let mut before = std::mem::replace(&mut session.reply, empty);
     // Before its replies are written: who waits behind it must not have to wait for a client that reads slowly.
     blocked.park(server, wait, session);
-    flush(server, stream, info, &mut before).await?;
+    flush(server, stream, info, input, &mut before).await?;
     let timeout = async {
         match wait.deadline {
             Some(deadline) => time::sleep_until(deadline).await,
@@ -173,7 +208,7 @@ async fn wait_for(
                 if info.closing() != Closing::Open {
                     return Ok(None);
                 }
-                write_outbox(server, stream, info).await?;
+                write_outbox(server, stream, info, input).await?;
             }
             read = stream.read_buf(&mut input.buf), if room => {
                 let read = read?;
@@ -202,7 +237,7 @@ async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input:
                 if info.closing() != Closing::Open {
                     return Ok(false);
                 }
-                write_outbox(server, stream, info).await?;
+                write_outbox(server, stream, info, input).await?;
             }
             read = stream.read_buf(&mut input.buf), if room => {
                 let read = read?;
@@ -221,8 +256,9 @@ async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input:
 /// What they wrote is committed when this returns.
 fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>, mut again: bool) -> Pause {
     let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
+    input.fresh = false;
     let pause = loop {
-        if pipeline.reply_len() >= MAX_REPLIES {
+        if pipeline.reply_len() >= MAX_REPLIES || pipeline.age() >= SLICE {
             break Pause::Full;
         }
         let next = if std::mem::take(&mut again) {
@@ -238,6 +274,7 @@ fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut
                 Outcome::Block(wait) => break Pause::Block(wait),
                 Outcome::Held => break Pause::Held,
                 Outcome::Close => break Pause::Close,
+                Outcome::Abort => break Pause::Abort,
             },
             Err(error) => {
                 pipeline.protocol_error(&error);
@@ -257,6 +294,7 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
     match outcome {
         Outcome::Block(wait) => Pause::Block(wait),
         Outcome::Close => Pause::Close,
+        Outcome::Abort => Pause::Abort,
         // The pool is where a command is put off to, so it cannot be put off again; it was not held back before.
         Outcome::Next | Outcome::Pool(_) | Outcome::Held => Pause::Full,
     }
@@ -268,13 +306,24 @@ struct Input {
     parser: RequestParser,
     /// Bytes to read at a time; grows while the client fills them.
     read_size: usize,
-    /// Whether the allocation grew for a long bulk string.
+    /// Whether the client sends nothing more.
+    ended: bool,
+    /// Whether something came that was not looked at.
+    fresh: bool,
+    /// Whether the allocation grew for a long bulk string, or for what came ahead.
     holds_long: bool,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Input { buf: BytesMut::new(), parser: RequestParser::default(), read_size: MIN_READ, holds_long: false }
+        Input {
+            buf: BytesMut::new(),
+            parser: RequestParser::default(),
+            read_size: MIN_READ,
+            ended: false,
+            fresh: false,
+            holds_long: false,
+        }
     }
 }
 
@@ -282,13 +331,13 @@ impl Input {
     /// Waits for more bytes. False when none will come or the connection is to end.
     async fn fill(&mut self, server: &Server, stream: &mut TcpStream, info: &ClientInfo) -> io::Result<bool> {
         if self.buf.len() > server.config.client_query_buffer_limit() {
-            tracing::warn!(client = %info.addr, bytes = self.buf.len(), "closed a client over client-query-buffer-limit");
+            info.overrun(Overrun::Query, self.buf.len());
+            return Ok(false);
+        }
+        if self.ended || info.closing() != Closing::Open {
             return Ok(false);
         }
         self.make_room();
-        if info.closing() != Closing::Open {
-            return Ok(false);
-        }
         let room = self.buf.capacity() - self.buf.len();
         info.query(self.buf.len(), room);
         let read = loop {
@@ -299,34 +348,69 @@ impl Input {
                     if info.closing() != Closing::Open {
                         return Ok(false);
                     }
-                    write_outbox(server, stream, info).await?;
+                    write_outbox(server, stream, info, self).await?;
+                    if self.fresh || self.ended {
+                        return Ok(self.fresh);
+                    }
+                    self.make_room();
                 }
             }
         };
-        if read == 0 {
-            return Ok(false);
-        }
         if read == room {
             self.read_size = (self.read_size * 2).min(MAX_READ);
         }
+        Ok(self.took(server, info, read))
+    }
+
+    /// Whether more may be taken in although what is here is not executed.
+    fn admits_more(&self, server: &Server) -> bool {
+        !self.ended && self.buf.len() < server.config.client_query_buffer_limit()
+    }
+
+    /// Takes in what is there, without waiting.
+    fn read_ahead(&mut self, server: &Server, stream: &TcpStream, info: &ClientInfo) -> io::Result<()> {
+        self.make_room();
+        match stream.try_read_buf(&mut self.buf) {
+            Ok(read) => drop(self.took(server, info, read)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Counts what was read. False when that is the end of what the client sends.
+    fn took(&mut self, server: &Server, info: &ClientInfo, read: usize) -> bool {
+        if read == 0 {
+            self.ended = true;
+            return false;
+        }
+        self.fresh = true;
         info.read(read, self.buf.len(), self.buf.capacity() - self.buf.len());
         server.stats.read(read);
-        Ok(true)
+        true
     }
 
     fn make_room(&mut self) {
         let wanted = self.parser.wanted(self.buf.len());
         if wanted > self.read_size {
-            // Grow with what really comes, not with what a header promises.
-            self.buf.reserve(wanted.min(self.buf.len().max(LONG_BULK_STEP)));
-            self.holds_long = true;
+            // Grow with what really comes, not with what a header promises. Not by `reserve`, which would double the last step too: that is
+            // to end where the bulk string does.
+            let have = self.buf.len().max(self.read_size);
+            let more = if have < WHOLE_FROM { wanted.min((GROWTH - 1) * have) } else { wanted };
+            if self.buf.capacity() - self.buf.len() < more.min(MAX_READ) {
+                let mut longer = BytesMut::with_capacity(self.buf.len() + more);
+                longer.extend_from_slice(&self.buf);
+                self.buf = longer;
+                self.holds_long = true;
+            }
             return;
         }
         if self.holds_long && self.buf.len() <= self.read_size {
-            // Give a long request's memory back instead of reusing it for short ones.
+            // Give the memory of what was long back instead of reusing it for what is short.
             self.buf = BytesMut::from(&self.buf[..]);
             self.holds_long = false;
         }
+        self.holds_long |= self.buf.len() > KEPT_INPUT;
         if self.buf.capacity() - self.buf.len() < self.read_size / 2 {
             self.buf.reserve(self.read_size);
         }
@@ -334,25 +418,41 @@ impl Input {
 }
 
 /// Writes the replies, and what others have sent to the client; waits for a client that reads slowly, unless it is killed meanwhile.
-async fn flush(server: &Server, stream: &TcpStream, info: &ClientInfo, reply: &mut Reply) -> io::Result<()> {
+async fn flush(
+    server: &Server,
+    stream: &TcpStream,
+    info: &ClientInfo,
+    input: &mut Input,
+    reply: &mut Reply,
+) -> io::Result<()> {
     if !reply.is_empty() {
-        write_all(server, stream, info, reply.as_slice()).await?;
+        write_all(server, stream, info, input, reply.as_slice(), reply.capacity()).await?;
         reply.clear(KEPT_REPLY);
         info.replies(0, reply.capacity());
     }
-    write_outbox(server, stream, info).await
+    write_outbox(server, stream, info, input).await
 }
 
 /// Writes what others have sent to the client.
-async fn write_outbox(server: &Server, stream: &TcpStream, info: &ClientInfo) -> io::Result<()> {
+async fn write_outbox(server: &Server, stream: &TcpStream, info: &ClientInfo, input: &mut Input) -> io::Result<()> {
     while let Some(sent) = info.take_outbox_to_write() {
-        write_all(server, stream, info, &sent).await?;
+        // They count as unsent, not as replies.
+        let written = write_all(server, stream, info, input, &sent, 0).await;
         info.outbox_written(sent.len());
+        written?;
     }
     Ok(())
 }
 
-async fn write_all(server: &Server, stream: &TcpStream, info: &ClientInfo, bytes: &[u8]) -> io::Result<()> {
+/// Writes bytes; takes in what the client sends while it does not read. Replies are shown to be waiting, in a buffer of `capacity` bytes.
+async fn write_all(
+    server: &Server,
+    stream: &TcpStream,
+    info: &ClientInfo,
+    input: &mut Input,
+    bytes: &[u8],
+    capacity: usize,
+) -> io::Result<()> {
     let mut written = 0;
     while let Some(rest @ [_, ..]) = bytes.get(written..) {
         match stream.try_write(rest) {
@@ -362,11 +462,18 @@ async fn write_all(server: &Server, stream: &TcpStream, info: &ClientInfo, bytes
                 info.written(bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                info.replies(rest.len(), rest.len());
+                if capacity > 0 {
+                    info.replies(rest.len(), capacity);
+                }
+                let room = input.admits_more(server);
                 tokio::select! {
                     biased;
-                    ready = stream.writable() => ready?,
                     () = info.woken() => {}
+                    ready = stream.writable() => ready?,
+                    ready = stream.readable(), if room => {
+                        ready?;
+                        input.read_ahead(server, stream, info)?;
+                    }
                 }
                 if info.closing() == Closing::Kill {
                     return Err(io::ErrorKind::ConnectionAborted.into());

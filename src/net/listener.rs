@@ -1,11 +1,12 @@
 //! The listening sockets: binding, accepting, and letting clients finish when the server stops.
 
 use std::{
+    fs::File,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -16,15 +17,17 @@ use tokio::{
     time,
 };
 
-use super::{Closing, connection};
-use crate::{config::Config, server::Server};
+use super::{Closing, TooManyClients, connection};
+use crate::{config::Config, daemon::limits as files, server::Server};
 
-/// Wait before accepting again after it failed, as it does when file descriptors run out.
+/// Wait before accepting again after it failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How often idle clients are looked for.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// How often clients are looked for that are idle, or do not read.
+const CLIENT_CHECK: Duration = Duration::from_secs(1);
 /// How long clients may take to receive their last replies when the server stops.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(3);
+/// At most how often refused clients are told of in the log.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Unanswered keepalive probes after which a connection is dead.
 const KEEPALIVE_PROBES: u32 = 3;
 
@@ -63,31 +66,29 @@ impl Listener {
     }
 
     /// Accepts and serves clients until `stop` resolves. Then accepts no more, lets every client's running pipeline finish
-    /// and its replies be received (for at most 10 s), and returns when the last connection is closed.
+    /// and its replies be received, and returns when the last connection is closed, but after 3 s at the latest.
     pub async fn serve(self, server: Arc<Server>, stop: impl Future<Output = ()>) {
         let (stopped, stopping) = watch::channel(false);
         let mut acceptors = JoinSet::new();
         for socket in self.sockets {
             acceptors.spawn(accept_loop(socket, server.clone(), stopping.clone()));
         }
-        let mut idle_check = time::interval(IDLE_CHECK);
-        idle_check.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut client_check = time::interval(CLIENT_CHECK);
+        client_check.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                _ = idle_check.tick() => server.clients.close_idle(server.config.timeout()),
+                _ = client_check.tick() => {
+                    server.clients.close_idle(server.config.timeout());
+                    server.clients.limit_output(&server.config.client_output_buffer_limit());
+                }
             }
         }
         stopped.send_replace(true);
         while acceptors.join_next().await.is_some() {}
         server.clients.close_all(Closing::Finish);
-        if time::timeout(DRAIN, server.clients.drained()).await.is_err() {
-            tracing::warn!(clients = server.clients.len(), "closing clients that did not take their replies in time");
-            server.clients.close_all(Closing::Kill);
-            // What is left is commands that still run; their threads are waited for by the runtime.
-            let _ = time::timeout(DRAIN, server.clients.drained()).await;
-        }
+        let _ = time::timeout(DRAIN, server.clients.drained()).await;
     }
 }
 
@@ -104,43 +105,88 @@ fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 }
 
 async fn accept_loop(socket: TcpListener, server: Arc<Server>, mut stopping: watch::Receiver<bool>) {
+    let mut refused = Refused::default();
+    let mut spare = spare_file();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stopping.wait_for(|stop| *stop) => return,
             accepted = socket.accept() => accepted,
         };
-        match accepted {
+        let error = match accepted {
             Ok((stream, addr)) => {
-                if let Err(error) = admit(&server, stream, addr) {
-                    tracing::debug!(client = %addr, %error, "client left before it was served");
+                match admit(&server, stream, addr) {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => refused.tell(&reason),
+                    Err(error) => tracing::debug!(client = %addr, %error, "client left before it was served"),
                 }
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                time::sleep(ACCEPT_RETRY).await;
-            }
+            Err(error) => error,
+        };
+        refused.tell(&format!("cannot accept a client: {error}"));
+        // Without a descriptor the client could not even be told: the spare one is for that.
+        drop(spare.take());
+        match time::timeout(ACCEPT_RETRY, socket.accept()).await {
+            Ok(Ok((stream, _))) => drop(refuse(&server, &stream)),
+            _ => time::sleep(ACCEPT_RETRY).await,
+        }
+        spare = spare_file();
+    }
+}
+
+/// Holds a descriptor.
+fn spare_file() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Clients that are turned away, for the log.
+#[derive(Default)]
+struct Refused {
+    /// Since the last line.
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Refused {
+    fn tell(&mut self, reason: &str) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(clients = self.count, "refused clients: {reason}");
+            *self = Refused { count: 0, told: Some(Instant::now()) };
         }
     }
 }
 
-/// Registers a client and starts serving it, or tells it that there are too many.
-fn admit(server: &Arc<Server>, stream: TcpStream, addr: SocketAddr) -> io::Result<()> {
-    server.stats.connections_received.add(1);
+/// Registers a client and starts serving it, or tells it that there are too many, and returns why.
+fn admit(server: &Arc<Server>, stream: TcpStream, addr: SocketAddr) -> io::Result<Option<String>> {
+    let fd = stream.as_raw_fd();
+    if let Some(limit) = files::without_room(fd) {
+        refuse(server, &stream)?;
+        return Ok(Some(format!("of the {limit} files that the process may open the last ones are for data")));
+    }
     stream.set_nodelay(true)?;
     keep_alive(&stream, server.config.tcp_keepalive())?;
     let laddr = stream.local_addr()?;
-    match server.clients.register(addr, laddr, stream.as_raw_fd(), server.config.maxclients()) {
+    match server.clients.register(addr, laddr, fd, server.config.maxclients()) {
         Ok(info) => {
+            server.stats.connections_received.add(1);
             tokio::spawn(connection::serve(server.clone(), stream, info));
+            Ok(None)
         }
-        Err(full) => {
-            server.stats.connections_rejected.add(1);
-            // The socket is new and its send buffer empty: this does not block.
-            let socket = SockRef::from(&stream);
-            socket.send(format!("-{full}\r\n").as_bytes())?;
+        Err(TooManyClients) => {
+            refuse(server, &stream)?;
+            Ok(Some("maxclients are connected".into()))
         }
     }
+}
+
+/// Tells a client that there are too many.
+fn refuse(server: &Server, stream: &TcpStream) -> io::Result<()> {
+    server.stats.connections_received.add(1);
+    server.stats.connections_rejected.add(1);
+    // The socket is new and its send buffer empty: this does not block.
+    SockRef::from(stream).send(format!("-{TooManyClients}\r\n").as_bytes())?;
     Ok(())
 }
 

@@ -4,10 +4,11 @@ mod client;
 mod clients;
 mod connection;
 pub mod listener;
+pub mod output;
 pub mod reply;
 pub mod resp;
 
-pub use client::{Client, ClientInfo, Closing, Mode, Replies, Tally};
+pub use client::{Client, ClientInfo, Closing, Mode, Overrun, Replies, Tally};
 pub use clients::{ClientFilter, ClientKind, ClientRegistry, TooManyClients};
 pub use listener::Listener;
 pub use reply::Reply;

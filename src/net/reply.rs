@@ -9,6 +9,9 @@ pub struct Reply {
     /// Bytes beyond which values are dropped, so that no reply takes the memory of all.
     limit: usize,
     overflowed: bool,
+    /// Bytes beyond which values are dropped because the client is to be closed.
+    hard_limit: usize,
+    over_hard_limit: bool,
 }
 
 impl Default for Reply {
@@ -20,7 +23,14 @@ impl Default for Reply {
 impl Reply {
     /// An empty buffer that encodes RESP2 or RESP3.
     pub fn new(proto: u8) -> Self {
-        Reply { out: Vec::new(), proto, limit: usize::MAX, overflowed: false }
+        Reply {
+            out: Vec::new(),
+            proto,
+            limit: usize::MAX,
+            overflowed: false,
+            hard_limit: usize::MAX,
+            over_hard_limit: false,
+        }
     }
 
     /// The protocol version, 2 or 3.
@@ -48,9 +58,26 @@ impl Reply {
         std::mem::take(&mut self.overflowed)
     }
 
+    /// Sets how many bytes may wait before the client is closed for it: what comes beyond is dropped, and
+    /// [`Reply::is_over_hard_limit`] tells.
+    pub fn set_hard_limit(&mut self, bytes: usize) {
+        self.hard_limit = bytes;
+        self.over_hard_limit = false;
+    }
+
+    /// Whether something was dropped because of the hard limit since that was set.
+    pub fn is_over_hard_limit(&self) -> bool {
+        self.over_hard_limit
+    }
+
     /// Whether `more` bytes may be added.
     fn admits(&mut self, more: usize) -> bool {
-        let fits = self.out.len().saturating_add(more) <= self.limit;
+        let wanted = self.out.len().saturating_add(more);
+        if wanted > self.hard_limit {
+            self.over_hard_limit = true;
+            return false;
+        }
+        let fits = wanted <= self.limit;
         self.overflowed |= !fits;
         fits
     }

@@ -122,6 +122,9 @@ fn server_section(server: &Server, out: &mut Fields<'_>) {
 fn clients_section(server: &Server, out: &mut Fields<'_>) {
     out.field("connected_clients", server.clients.len());
     out.field("maxclients", server.config.maxclients());
+    let (input, output) = server.clients.largest_buffers();
+    out.field("client_recent_max_input_buffer", input);
+    out.field("client_recent_max_output_buffer", output);
     out.field("blocked_clients", server.events.blocked.count() + server.pause.held());
     out.field("tracking_clients", server.events.tracking.clients());
     out.field("pubsub_clients", server.clients.count(ClientKind::Pubsub));
@@ -169,6 +172,7 @@ fn memory_section(server: &Server, out: &mut Fields<'_>) {
     out.bytes("used_memory_vm_total", (of_eval + of_functions) as u64);
     out.field("used_memory_functions", libraries_bytes);
     out.bytes("used_memory_scripts", (scripts_bytes + libraries_bytes) as u64);
+    out.field("mem_clients_normal", server.clients.memory());
     out.bytes("maxmemory", server.config.maxmemory());
     out.field("maxmemory_policy", server.config.maxmemory_policy());
     out.field("lazyfree_pending_objects", server.keyspace.retiring());
@@ -197,6 +201,7 @@ fn stats_section(server: &Server, out: &mut Fields<'_>) {
     out.field("expired_keys", stats.expired_keys.get());
     out.field("expired_subkeys", stats.expired_fields.get());
     out.field("evicted_keys", 0);
+    out.field("evicted_clients", stats.evicted_clients.get());
     // MIGRATE opens a connection each time.
     out.field("migrate_cached_sockets", 0);
     out.field("keyspace_hits", stats.keyspace_hits.get());
@@ -210,6 +215,8 @@ fn stats_section(server: &Server, out: &mut Fields<'_>) {
     out.field("tracking_total_prefixes", server.events.tracking.prefixes());
     out.field("acl_access_denied_auth", stats.auth_failures.get());
     out.field("total_error_replies", stats.errors.total());
+    out.field("client_query_buffer_limit_disconnections", stats.query_limit_disconnections.get());
+    out.field("client_output_buffer_limit_disconnections", stats.output_limit_disconnections.get());
     out.field("total_reads_processed", stats.reads.get());
     out.field("total_writes_processed", stats.writes.get());
 }

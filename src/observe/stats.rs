@@ -45,6 +45,12 @@ pub struct Stats {
     pub connections_received: Counter,
     /// Connections refused because of `maxclients`.
     pub connections_rejected: Counter,
+    /// Clients closed over `client-output-buffer-limit`.
+    pub output_limit_disconnections: Counter,
+    /// Clients closed over `client-query-buffer-limit`.
+    pub query_limit_disconnections: Counter,
+    /// Clients closed over `maxmemory-clients`.
+    pub evicted_clients: Counter,
     /// Commands executed.
     pub commands: Counter,
     /// Bytes received from clients.
@@ -149,6 +155,9 @@ impl Stats {
         for counter in [
             &self.connections_received,
             &self.connections_rejected,
+            &self.output_limit_disconnections,
+            &self.query_limit_disconnections,
+            &self.evicted_clients,
             &self.commands,
             &self.net_in,
             &self.net_out,

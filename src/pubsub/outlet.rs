@@ -1,16 +1,14 @@
 //! Sending out of band, with a bound on what a client that does not read may pile up.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::Config;
-use crate::net::{ClientInfo, Closing, Reply};
+use crate::net::{ClientInfo, Reply, output};
 
-/// Unsent bytes up to which the limits are not even looked at.
-const UNQUESTIONED: usize = 64 << 10;
+/// Unsent bytes up to which the limits are not looked at with each message; every second they are.
+const UNQUESTIONED: usize = 4 << 10;
 
-/// Sends messages to clients and closes those that are over the `pubsub` class of `client-output-buffer-limit`. It holds for all that is
-/// sent out of band, to whatever client: replies need no limit, since nothing is read from a client that does not take them.
+/// Sends messages to clients and closes those that are over `client-output-buffer-limit` with them ([`output`]).
 pub struct Outlet {
     config: Arc<Config>,
 }
@@ -30,17 +28,7 @@ impl Outlet {
     pub fn send(&self, client: &ClientInfo, encoded: &[u8]) {
         let unsent = client.send(encoded);
         if unsent > UNQUESTIONED {
-            self.limit(client, unsent);
-        }
-    }
-
-    fn limit(&self, client: &ClientInfo, unsent: usize) {
-        let limit = self.config.client_output_buffer_limit().pubsub;
-        let over_hard = limit.hard > 0 && unsent > limit.hard;
-        let over_soft = client.over_soft_limit(unsent, limit.soft);
-        if (over_hard || over_soft > Duration::from_secs(limit.seconds)) && client.closing() != Closing::Kill {
-            tracing::warn!(client = %client.addr, bytes = unsent, "closed a client over client-output-buffer-limit");
-            client.close(Closing::Kill);
+            output::enforce(&self.config.client_output_buffer_limit(), client, client.waiting_replies());
         }
     }
 }

@@ -41,7 +41,7 @@ fn run(manager: &Arc<Manager>, inbox: &Receiver<Report>) {
         drop(replica);
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
-            for address in manager.replicas.drop_silent(manager.config.snapshot_ttl()) {
+            for address in manager.replicas.drop_silent(manager.config.repl_timeout(), manager.config.snapshot_ttl()) {
                 tracing::warn!(replica = %address, "not heard from: dropped");
                 manager.keyspace.all_slots().for_each(|slot| manager.snapshots.release(slot, &address));
             }

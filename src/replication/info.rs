@@ -123,6 +123,7 @@ impl Manager {
                     })
                     .collect();
                 line!(out, "slave{nth}_slots:{states}");
+                line!(out, "slave{nth}_in_flight:{}", r.in_flight.load(Ordering::Relaxed));
             }
         });
     }

@@ -11,12 +11,12 @@ use tonic::{Code, Status};
 use super::Manager;
 use super::diverged::{self, Probe};
 use super::machine::Event;
-use super::master::SILENCE;
 use super::proto::{self, InnerRequest, InnerResponse, ReplicationClient, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
 use crate::binlog::Position;
 use crate::keyspace::Slot;
 use crate::server::Server;
+use crate::wire::is_damage;
 
 /// Ports above the client port.
 pub const REPLICATION_PORT: u16 = 2000;
@@ -38,6 +38,8 @@ pub(super) struct Link {
     pub rsync: Channel,
     pub token: String,
     pub node: proto::Node,
+    /// Whom it leads to.
+    pub master: proto::Hop,
 }
 
 /// Why MetaSync did not work.
@@ -63,6 +65,21 @@ pub(super) enum Then {
 pub(super) struct MetaAnswer {
     pub link: Link,
     pub replication_id: String,
+    /// The nodes above the master.
+    pub upstream: Vec<proto::Hop>,
+}
+
+/// What a slot's task found out about the link that all slots share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkHealth {
+    /// Nothing against it.
+    Good,
+    /// A call was not answered in time.
+    Unanswering,
+    /// The master does not know us (any more), or what comes over the connection is damaged: a new one, and MetaSync.
+    Unusable,
+    /// This node's master follows this node.
+    Circle,
 }
 
 /// What a task found out for its slot.
@@ -70,26 +87,29 @@ pub(super) struct MetaAnswer {
 pub(super) struct Outcome {
     pub event: Event,
     pub reason: Option<String>,
-    /// The master does not know us (any more).
-    pub needs_meta: bool,
+    pub link: LinkHealth,
     pub session: i32,
     pub tail: Option<PathBuf>,
 }
 
 impl Outcome {
     pub fn of(event: Event) -> Outcome {
-        Outcome { event, reason: None, needs_meta: false, session: 0, tail: None }
+        Outcome { event, reason: None, link: LinkHealth::Good, session: 0, tail: None }
     }
 
     pub fn because(event: Event, reason: impl Into<String>) -> Outcome {
         Outcome { reason: Some(reason.into()), ..Outcome::of(event) }
     }
 
-    /// A call that failed.
+    /// A call or a stream that failed. A status alone is never final: it has no checksum.
     pub fn failed(event: Event, status: &Status) -> Outcome {
-        let needs_meta = status.code() == Code::Unauthenticated;
-        let event = if status.code() == Code::NotFound { Event::Refused } else { event };
-        Outcome { needs_meta, ..Outcome::because(event, explain(status)) }
+        let link = match status.code() {
+            Code::Unauthenticated => LinkHealth::Unusable,
+            Code::DeadlineExceeded => LinkHealth::Unanswering,
+            code if is_damage(code) => LinkHealth::Unusable,
+            _ => LinkHealth::Good,
+        };
+        Outcome { link, ..Outcome::because(event, explain(status)) }
     }
 }
 
@@ -114,7 +134,7 @@ pub(super) fn client(channel: &Channel) -> ReplicationClient<Channel> {
         .max_encoding_message_size(proto::MAX_MESSAGE)
 }
 
-fn endpoint(host: &str, port: u16) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(host: &str, port: u16, timeout: Duration) -> Result<Endpoint, tonic::transport::Error> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
     Ok(Endpoint::from_shared(format!("http://{host}:{port}"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -122,8 +142,8 @@ fn endpoint(host: &str, port: u16) -> Result<Endpoint, tonic::transport::Error> 
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .http2_keep_alive_interval(SILENCE / 4)
-        .keep_alive_timeout(SILENCE / 2)
+        .http2_keep_alive_interval(timeout / 4)
+        .keep_alive_timeout(timeout / 2)
         .keep_alive_while_idle(true))
 }
 
@@ -162,13 +182,15 @@ pub(super) async fn meta_sync(manager: &Arc<Manager>, host: &str, port: u16) -> 
     };
     let own_port = if config.announce_port() == 0 { config.port() } else { config.announce_port() };
     let node = proto::Node { ip, port: i32::from(own_port) };
-    let dial = endpoint(host, repl_port).map_err(|e| stop(format!("{host}:{repl_port}: {e}")))?;
+    let timeout = config.repl_timeout();
+    let dial = endpoint(host, repl_port, timeout).map_err(|e| stop(format!("{host}:{repl_port}: {e}")))?;
     let channel = dial.connect().await.map_err(|e| {
         let mut status = Status::unavailable("");
         status.set_source(Arc::new(e));
         retry(format!("cannot reach a Haypile master at {host}:{repl_port}: {}", explain(&status)))
     })?;
-    let rsync = endpoint(host, rsync_port).map_err(|e| stop(format!("{host}:{rsync_port}: {e}")))?.connect_lazy();
+    let rsync =
+        endpoint(host, rsync_port, timeout).map_err(|e| stop(format!("{host}:{rsync_port}: {e}")))?.connect_lazy();
     let ask = InnerRequest {
         meta_sync: Some(inner_request::MetaSync {
             node: node.clone(),
@@ -209,33 +231,49 @@ pub(super) async fn meta_sync(manager: &Arc<Manager>, host: &str, port: u16) -> 
         return Err(retry("the master has no replication id yet".into()));
     }
     let token = meta.token.unwrap_or_default();
-    Ok(MetaAnswer { link: Link { channel, rsync, token, node }, replication_id })
+    let master = proto::Hop { run_id: meta.run_id, address: format!("{host}:{port}") };
+    Ok(MetaAnswer { link: Link { channel, rsync, token, node, master }, replication_id, upstream: meta.upstream })
 }
 
 fn wire_slot(slot: &Slot) -> proto::Slot {
     proto::Slot { db_name: proto::db_name(slot.db()), slot_id: slot.number() as u32 }
 }
 
-async fn ask_try_sync(link: &Link, slot: &Slot, at: Position, probe: bool) -> Result<inner_response::TrySync, Status> {
+/// Asks whether a position is in the master's log; `probe`: and no more, `hops` being the replicas that the question went through.
+async fn ask_try_sync(
+    link: &Link,
+    slot: &Slot,
+    at: Position,
+    probe: Option<u32>,
+) -> Result<inner_response::TrySync, Status> {
     let ask = InnerRequest {
         try_sync: Some(inner_request::TrySync {
             node: link.node.clone(),
             slot: wire_slot(slot),
             binlog_offset: at.into(),
-            probe: Some(probe),
+            probe: Some(probe.is_some()),
+            hops: probe,
             token: Some(link.token.clone()),
         }),
         ..proto::request(Type::KTrySync)
     };
     let answer: InnerResponse = within(client(&link.channel).try_sync(ask)).await?.into_inner();
-    answer.try_sync.ok_or_else(|| Status::internal(answer.reply.unwrap_or_else(|| "empty answer to TrySync".into())))
+    let said = answer
+        .try_sync
+        .ok_or_else(|| Status::internal(answer.reply.unwrap_or_else(|| "empty answer to TrySync".into())))?;
+    // HTTP/2 tells calls apart by a number: an answer whose number was damaged may come to another call.
+    if said.slot == wire_slot(slot) { Ok(said) } else { Err(another_slot()) }
+}
+
+fn another_slot() -> Status {
+    Status::data_loss("an answer that is about another slot")
 }
 
 /// Offers our position to the master.
 pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slot>) -> Outcome {
     use inner_response::try_sync::ReplyCode;
     let at = slot.position();
-    let answer = match ask_try_sync(link, slot, at, false).await {
+    let answer = match ask_try_sync(link, slot, at, None).await {
         Ok(answer) => answer,
         Err(status) => return Outcome::failed(Event::NoAnswer, &status),
     };
@@ -259,6 +297,17 @@ pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slo
 }
 
 /// What follows from having saved the tail, or not.
+/// Whether our own master has a record that ends at `at`, asked for a replica of ours; `None` if it cannot tell.
+pub(super) async fn is_upstream(link: &Link, slot: &Slot, at: Position, hops: u32) -> Option<bool> {
+    use inner_response::try_sync::ReplyCode;
+    let answer = ask_try_sync(link, slot, at, Some(hops)).await.ok()?;
+    match answer.reply_code() {
+        ReplyCode::KOk => Some(true),
+        _ if answer.diverged() && !answer.retry() => Some(false),
+        _ => None,
+    }
+}
+
 fn saved(result: Result<Option<PathBuf>, String>, why: &str) -> Outcome {
     match result {
         Ok(Some(path)) => {
@@ -280,7 +329,7 @@ async fn save_diverged(
 ) -> Result<Option<PathBuf>, String> {
     use inner_response::try_sync::ReplyCode;
     let probe = |at: Position| async move {
-        let answer = ask_try_sync(link, slot, at, true).await?;
+        let answer = ask_try_sync(link, slot, at, Some(0)).await?;
         Ok::<_, Status>(match answer.reply_code() {
             ReplyCode::KOk => Probe::Same,
             ReplyCode::KSyncPointBePurged => Probe::Unknown,
@@ -313,6 +362,9 @@ pub(super) async fn db_sync(link: &Link, slot: &Arc<Slot>) -> Outcome {
     };
     match within(client(&link.channel).db_sync(ask)).await.map(tonic::Response::into_inner) {
         Ok(answer) => match answer.code() {
+            StatusCode::KOk if answer.db_sync.is_none_or(|said| said.slot != wire_slot(slot)) => {
+                Outcome::failed(Event::NoAnswer, &another_slot())
+            }
             StatusCode::KOk => Outcome::of(Event::SnapshotPromised),
             StatusCode::KOther => Outcome::because(Event::NotYet, answer.reply.unwrap_or_default()),
             StatusCode::KError => Outcome::because(Event::Refused, answer.reply.unwrap_or_default()),

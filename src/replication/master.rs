@@ -15,14 +15,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::node_state::SlotId;
 use super::proto::{self, InnerRequest, InnerResponse, Replication, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
-use super::{Manager, sender};
+use super::{Manager, link, sender, upstream};
 use crate::binlog::{self, Position};
 use crate::keyspace::{LogPin, Slot};
 use crate::server::random_hex;
 use crate::snapshot::TokenCheck;
 
-/// A replica that was not heard from for this long is dropped (PROTOCOL: BinlogSync).
-pub(super) const SILENCE: Duration = Duration::from_secs(20);
+/// A question about a position goes through at most so many replicas: a circle of them must end.
+const MAX_HOPS: u32 = 8;
 /// Messages to a replica that wait for the network, a slot.
 const OUTGOING: usize = 4;
 
@@ -60,6 +60,8 @@ pub(super) struct Replica {
     pub token: String,
     pub heard: Instant,
     pub streams: usize,
+    /// Bytes of records sent and not acknowledged, over all its streams.
+    pub in_flight: Arc<AtomicU64>,
     pub slots: HashMap<SlotId, ReplicaSlot>,
 }
 
@@ -112,13 +114,13 @@ impl Replicas {
         self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Forgets replicas that are silent, with all that is kept for them. One that takes a snapshot may be silent for
+    /// Forgets replicas that are silent for `silence`, with all that is kept for them. One that takes a snapshot may be silent for
     /// `while_receiving`: checking and installing what it fetched needs nothing of us. Returns their addresses.
-    pub fn drop_silent(&self, while_receiving: Duration) -> Vec<String> {
+    pub fn drop_silent(&self, silence: Duration, while_receiving: Duration) -> Vec<String> {
         let mut nodes = self.nodes.lock();
         let is_silent = |r: &Replica| {
             let receives = r.slots.values().any(|s| s.stage == Stage::DbSync);
-            r.streams == 0 && r.heard.elapsed() > if receives { SILENCE.max(while_receiving) } else { SILENCE }
+            r.streams == 0 && r.heard.elapsed() > if receives { silence.max(while_receiving) } else { silence }
         };
         let (silent, live): (Vec<_>, Vec<_>) = nodes.drain(..).partition(is_silent);
         *nodes = live;
@@ -167,6 +169,16 @@ impl Service {
         if run_id == manager.run_id {
             return refuse(StatusCode::KError, "the master address is this node's own".into());
         }
+        let above = manager.upstream.lock().clone();
+        if let Some(at) = above.iter().position(|hop| hop.run_id == run_id) {
+            let way = upstream::addresses(&above[..=at]);
+            return refuse(
+                StatusCode::KOther,
+                format!(
+                    "a circle of replicas: the master follows this node, by way of {way}; on the one that is to be the master, type: slaveof no one"
+                ),
+            );
+        }
         let Ok(port) = u16::try_from(ask.node.port) else {
             return refuse(StatusCode::KError, format!("impossible port {}", ask.node.port));
         };
@@ -190,6 +202,7 @@ impl Service {
                 token: token.clone(),
                 heard: Instant::now(),
                 streams: 0,
+                in_flight: Arc::default(),
                 slots: HashMap::new(),
             });
         }
@@ -203,6 +216,7 @@ impl Service {
                 run_id: manager.run_id.clone(),
                 replication_id: Some(replication_id),
                 token: Some(token),
+                upstream: above,
             }),
             ..proto::response(Type::KMetaSync, StatusCode::KOk)
         }
@@ -226,8 +240,8 @@ impl Service {
         if manager.replicas.with_token(token, |_| ()).is_none() {
             return Err(unknown_token());
         }
-        if manager.awaits_full_sync(slot) || slot.fault().is_some() {
-            // What this slot holds is about to be replaced, or is not known to be right.
+        if manager.awaits_full_sync(slot) || slot.fault().is_some() || !manager.vouches_for(slot) {
+            // What this slot holds is about to be replaced, or may be, or is not known to be right.
             return Ok(reply(ReplyCode::KError, None, false, true));
         }
         let theirs = Position::from(&ask.binlog_offset);
@@ -268,7 +282,7 @@ impl Service {
                 Ok(reply(ReplyCode::KOk, Some(session), false, false))
             }
             Ok(Found::Purged) => failed(ReplyCode::KSyncPointBePurged, false, false),
-            // A replica of ours that was a replica of our master may be ahead of us for a moment.
+            // A replica of ours that was a replica of our master may be ahead of us for a moment: see `judge_beyond`.
             Ok(Found::Beyond) => failed(ReplyCode::KSyncPointLarger, true, manager.is_slave()),
             Ok(Found::Elsewhere) => failed(ReplyCode::KError, true, false),
             Err(e) => {
@@ -278,10 +292,30 @@ impl Service {
         }
     }
 
+    /// The position is beyond the end of a slot that is a replica's. Whether we lag or the asker's log has gone another way, our own master
+    /// knows; waiting for our end to get there could be for ever, when nobody writes.
+    async fn judge_beyond(&self, ask: &inner_request::TrySync, slot: &Slot, mut reply: InnerResponse) -> InnerResponse {
+        let Some(answer) = reply.try_sync.as_mut().filter(|answer| answer.diverged() && answer.retry()) else {
+            return reply;
+        };
+        let hops = ask.hops() + 1;
+        if hops < MAX_HOPS
+            && let Some(link) = self.0.upstream_of(slot)
+        {
+            let theirs = Position::from(&ask.binlog_offset);
+            answer.retry = Some(link::is_upstream(&link, slot, theirs, hops).await != Some(false));
+        }
+        reply
+    }
+
     fn db_sync_reply(&self, ask: &inner_request::DbSync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
         let manager = &self.0;
         if manager.awaits_full_sync(slot) {
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "this node is in a full sync itself"));
+        }
+        if !manager.vouches_for(slot) {
+            let why = "this node's own master has not accepted its data yet";
+            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
         }
         if let Some(fault) = slot.fault() {
             let why = format!("the master's own slot is read-only: {fault}");
@@ -358,7 +392,8 @@ impl Replication for Service {
     async fn try_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
         let ask = request.into_inner().try_sync.ok_or_else(|| missing("try_sync"))?;
         let slot = self.slot(&ask.slot)?;
-        Ok(Response::new(tokio::task::block_in_place(|| self.try_sync_reply(&ask, slot))?))
+        let reply = tokio::task::block_in_place(|| self.try_sync_reply(&ask, slot))?;
+        Ok(Response::new(self.judge_beyond(&ask, slot, reply).await))
     }
 
     async fn db_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {

@@ -3,7 +3,8 @@
 //! - [`node_state`]: what survives a restart: term, master, history, slots that need a full sync
 //! - [`machine`]: the state machine of a slot, as a pure function
 //! - [`replica`], [`link`], [`stream`], [`diverged`]: the replica's side
-//! - [`master`], [`sender`]: the master's side
+//! - [`master`], [`sender`], [`pace`]: the master's side
+//! - [`upstream`]: who is above this node, and circles
 //! - [`auxiliary`]: the thread that polls all of it
 //! - [`info`]: INFO replication and ROLE
 
@@ -14,11 +15,13 @@ mod link;
 pub mod machine;
 mod master;
 mod node_state;
+mod pace;
 mod peers;
-mod proto;
+pub mod proto;
 mod replica;
 mod sender;
 mod stream;
+mod upstream;
 
 use std::io;
 use std::sync::Arc;
@@ -77,6 +80,8 @@ pub struct Manager {
     gate: RwLock<Epoch>,
     replica: Mutex<ReplicaSide>,
     replicas: Replicas,
+    /// The nodes above this one, as far as they are known. Changes under the gate.
+    upstream: Mutex<Vec<proto::Hop>>,
     snapshots: Arc<SnapshotSource>,
     receiver: Arc<Receiver>,
     reports: Sender<Report>,
@@ -103,6 +108,7 @@ impl Manager {
             gate: RwLock::new(0),
             replica: Mutex::new(ReplicaSide::new(slots.into_iter())),
             replicas: Replicas::default(),
+            upstream: Mutex::default(),
             snapshots: Arc::new(SnapshotSource::new(config.dump_path().join(SYNC_FOLDER), config.clone())),
             receiver: Arc::new(Receiver::new(config.clone())),
             reports,
@@ -114,6 +120,11 @@ impl Manager {
             run_id,
             node: Mutex::new(node),
         });
+        if manager.is_slave() {
+            let node = manager.node.lock();
+            let copies = manager.keyspace.all_slots().filter(|slot| !node.detached.contains(&slot.db()));
+            copies.for_each(|slot| slot.set_followed(true));
+        }
         *manager.services.lock() = peers.serve(&manager);
         {
             let mut replica = manager.replica.lock();
@@ -130,6 +141,13 @@ impl Manager {
 
     /// Ends replication in both directions. Nothing of a master is applied after it returns.
     pub fn stop(&self) {
+        self.stop_following();
+        self.services.lock().drain(..).for_each(|service| service.abort());
+        self.snapshots.stop();
+    }
+
+    /// The first half of [`Manager::stop`], which does not wait for the disk: nothing of a master is applied any more.
+    pub fn stop_following(&self) {
         // The thread may be gone already, if it panicked.
         let _ = self.reports.send(Report::Stop);
         if let Some(thread) = self.auxiliary.lock().take()
@@ -139,8 +157,6 @@ impl Manager {
         }
         *self.gate.write() += 1;
         self.replica.lock().stop();
-        self.services.lock().drain(..).for_each(|service| service.abort());
-        self.snapshots.stop();
     }
 
     /// Replicas that have acknowledged these records (slot, index), and so all before them.
@@ -199,6 +215,8 @@ impl Manager {
             self.keyspace.set_term(next.term);
             *node = next;
             *epoch += 1;
+            self.upstream.lock().clear();
+            self.keyspace.all_slots().for_each(|slot| slot.set_followed(following));
             self.slave.store(following, Ordering::Release);
             *epoch
         };
@@ -226,6 +244,8 @@ impl Manager {
             }
             next.save()?;
             *node = next;
+            let followed = attach && self.is_slave();
+            self.keyspace.db_on_disk(db).slots().iter().for_each(|slot| slot.set_followed(followed));
         }
         replica.attach(self, db, attach, full);
         Ok(())
@@ -245,6 +265,23 @@ impl Manager {
         self.replica.lock().slots.iter().any(|s| s.state == machine::SlotState::Error)
     }
 
+    /// Takes note of who is above this node's master. An error is a circle. The caller has made sure that it is still the master.
+    fn learn_upstream(&self, master: &proto::Hop, reported: &[proto::Hop]) -> Result<(), String> {
+        let (chain, circle) = upstream::above(&self.run_id, master, reported);
+        let mut known = self.upstream.lock();
+        if *known != chain {
+            known.clone_from(&chain);
+        }
+        if circle {
+            let way = upstream::addresses(&chain);
+            return Err(format!(
+                "a circle of replicas: this node would follow itself by way of {way}; on the one that is to be the master, type: slaveof \
+                 no one"
+            ));
+        }
+        Ok(())
+    }
+
     fn report(&self, report: Report) {
         // The receiver goes with the auxiliary thread, when nobody cares any more.
         let _ = self.reports.send(report);
@@ -259,6 +296,18 @@ impl Manager {
     /// Whether the slot's data are to be replaced by the master's before anything else.
     fn awaits_full_sync(&self, slot: &Slot) -> bool {
         self.node.lock().full_sync.contains(&(slot.db(), slot.number()))
+    }
+
+    /// Whether a slot's data may be given to replicas. A replica's only once its own master has found them in its log: until then they
+    /// may be those of an old master that has yet to learn that its records are not part of the history.
+    fn vouches_for(&self, slot: &Slot) -> bool {
+        let id = (slot.db(), slot.number());
+        !self.is_slave() || self.is_detached(slot.db()) || self.replica.lock().is_accepted(id)
+    }
+
+    /// The way to this node's own master, if the slot streams from it.
+    fn upstream_of(&self, slot: &Slot) -> Option<link::Link> {
+        self.replica.lock().connected_link((slot.db(), slot.number()))
     }
 
     /// Remembers, durably, that a slot needs a full sync, or that it has had it.

@@ -10,7 +10,7 @@ use tonic::transport::server::{Router, Server, TcpIncoming};
 
 use super::Manager;
 use super::link::{REPLICATION_PORT, RSYNC_PORT};
-use super::master::{SILENCE, Service};
+use super::master::Service;
 use super::proto::{MAX_MESSAGE, ReplicationServer};
 use crate::config::Config;
 use crate::net::listener::BindError;
@@ -21,6 +21,8 @@ const WINDOW: u32 = 1 << 20;
 /// Largest request, bytes: whoever connects has shown no password yet.
 const MAX_REQUEST: usize = 1 << 20;
 const BACKLOG: i32 = 128;
+/// Calls that a replica may have open at once on P + 10001: each file being sent takes some 2 MiB.
+const RSYNC_STREAMS: u32 = 256;
 
 /// Bound and listening; nobody is served yet.
 pub struct PeerListeners {
@@ -42,27 +44,30 @@ impl PeerListeners {
     }
 
     pub(super) fn serve(self, manager: &Arc<Manager>) -> Vec<JoinHandle<()>> {
+        // One a slot, and calls beside them.
+        let streams = u32::try_from(manager.keyspace.all_slots().count() * 2).unwrap_or(u32::MAX).saturating_add(64);
         let replication = self.replication.into_iter().map(|listener| {
             let service = ReplicationServer::new(Service(manager.clone()))
                 .max_decoding_message_size(MAX_REQUEST)
                 .max_encoding_message_size(MAX_MESSAGE);
-            (listener, builder().add_service(service))
+            (listener, builder(&manager.config, streams).add_service(service))
         });
         let rsync = self.rsync.into_iter().map(|listener| {
             let service = RsyncService::new(manager.keyspace.clone(), manager.snapshots.clone(), manager.clone());
-            (listener, builder().add_service(service.into_server()))
+            (listener, builder(&manager.config, RSYNC_STREAMS).add_service(service.into_server()))
         });
         replication.chain(rsync).map(|(listener, router)| spawn(listener, router)).collect()
     }
 }
 
-fn builder() -> Server {
+fn builder(config: &Config, streams: u32) -> Server {
+    let timeout = config.repl_timeout();
     Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .http2_keepalive_interval(Some(SILENCE / 4))
-        .http2_keepalive_timeout(Some(SILENCE / 2))
-        .max_concurrent_streams(None)
+        .http2_keepalive_interval(Some(timeout / 4))
+        .http2_keepalive_timeout(Some(timeout / 2))
+        .max_concurrent_streams(streams)
 }
 
 fn spawn(listener: TcpListener, router: Router) -> JoinHandle<()> {

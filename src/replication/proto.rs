@@ -1,15 +1,15 @@
-//! The wire of port P + 2000, and its border to our own types.
+//! The wire of port P + 2000, and its border to our own types. Public, so that whoever tests a node can speak to it as a replica does.
 
 #[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated")]
 mod generated {
     tonic::include_proto!("inner_message");
 }
 
-pub(super) use generated::inner_request;
-pub(super) use generated::inner_response;
-pub(super) use generated::replication_client::ReplicationClient;
+pub use generated::inner_request;
+pub use generated::inner_response;
+pub use generated::replication_client::ReplicationClient;
 pub(super) use generated::replication_server::{Replication, ReplicationServer};
-pub(super) use generated::{BinlogOffset, InnerRequest, InnerResponse, Node, Slot, StatusCode, Type};
+pub use generated::{BinlogOffset, Hop, InnerRequest, InnerResponse, Node, Slot, StatusCode, Type};
 
 use crate::binlog::Position;
 
@@ -42,7 +42,7 @@ impl From<&BinlogOffset> for Position {
 }
 
 /// A request of one type with nothing in it.
-pub(super) fn request(kind: Type) -> InnerRequest {
+pub fn request(kind: Type) -> InnerRequest {
     InnerRequest { r#type: kind.into(), ..InnerRequest::default() }
 }
 

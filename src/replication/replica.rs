@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::link::{self, Link, MetaAnswer, MetaFailure, Outcome, Then};
+use super::link::{self, Link, LinkHealth, MetaAnswer, MetaFailure, Outcome, Then};
 use super::machine::{Action, Asked, Event, SlotState, step};
 use super::node_state::SlotId;
 use super::stream::{StreamContext, StreamStatus};
 use super::{Epoch, Manager};
 use crate::keyspace::Slot;
+use crate::server::Server;
 use crate::snapshot::{self, Progress};
 
 /// MetaSync is sent again after this long, and then ever more rarely.
@@ -84,6 +85,8 @@ pub(super) struct ReplicaSlot {
     pub state: SlotState,
     /// Why it is in its state, if that is not as it should be.
     pub reason: Option<String>,
+    /// Whether this master has accepted the slot's position: from then on what the slot holds is the master's.
+    pub accepted: bool,
     /// Where this node's own records went when its log had gone another way.
     pub tail: Option<PathBuf>,
     pub progress: Arc<Progress>,
@@ -134,6 +137,7 @@ impl ReplicaSide {
             slot,
             state: SlotState::NoConnect,
             reason: None,
+            accepted: false,
             tail: None,
             progress: Arc::default(),
             stream: Arc::default(),
@@ -170,6 +174,7 @@ impl ReplicaSide {
                 self.feed(manager, index, Event::Attach);
             }
             self.slots[index].reason = None;
+            self.slots[index].accepted = false;
         }
         if let Some(link) = self.link.take() {
             manager.runtime.spawn(link::leave(link, left));
@@ -235,6 +240,9 @@ impl ReplicaSide {
         }
         self.meta_task = None;
         let result = result.and_then(|answer| {
+            // The epoch is this one: nobody changes the master while the auxiliary thread has this side.
+            let circle = manager.learn_upstream(&answer.link.master, &answer.upstream);
+            circle.map_err(|reason| MetaFailure { reason, then: Then::RetryError })?;
             manager.adopt(&answer.replication_id).map_err(|reason| MetaFailure { reason, then: Then::Stop })?;
             Ok(answer)
         });
@@ -257,11 +265,23 @@ impl ReplicaSide {
                 }
                 self.reason = Some(failure.reason);
                 self.retry_error = failure.then == Then::RetryError;
-                if failure.then != Then::Retry {
-                    self.server = ServerState::Error;
-                }
+                self.server = match failure.then {
+                    Then::Retry => ServerState::ShouldMetaSync,
+                    Then::RetryError | Then::Stop => ServerState::Error,
+                };
             }
         }
+    }
+
+    /// Whether what a slot holds is known to be this master's.
+    pub fn is_accepted(&self, id: SlotId) -> bool {
+        self.slots.iter().any(|s| (s.slot.db(), s.slot.number()) == id && s.accepted)
+    }
+
+    /// The way to the master of a slot that streams from it.
+    pub fn connected_link(&self, id: SlotId) -> Option<Link> {
+        let connected = |s: &ReplicaSlot| (s.slot.db(), s.slot.number()) == id && s.state == SlotState::Connected;
+        self.slots.iter().any(connected).then(|| self.link.clone()).flatten()
     }
 
     /// A slot's task is done.
@@ -281,16 +301,50 @@ impl ReplicaSide {
         }
         slot.reason = outcome.reason;
         match outcome.event {
-            Event::SyncAccepted => self.partial_syncs += 1,
+            Event::SyncAccepted => {
+                self.partial_syncs += 1;
+                slot.accepted = true;
+            }
+            Event::TailSaved => slot.accepted = false,
             Event::Installed => self.full_syncs += 1,
             _ => {}
         }
-        if outcome.needs_meta && self.server == ServerState::MetaSyncDone {
-            // A restarted master does not know us.
-            self.server = ServerState::ShouldMetaSync;
-            self.meta_backoff.reset();
+        let reason = slot.reason.clone();
+        if self.server == ServerState::MetaSyncDone {
+            let timeout = manager.config.repl_timeout();
+            match outcome.link {
+                LinkHealth::Good => {}
+                LinkHealth::Unanswering if self.hears(timeout) => {}
+                LinkHealth::Unanswering | LinkHealth::Unusable => {
+                    self.server = ServerState::ShouldMetaSync;
+                    self.meta_backoff.reset();
+                }
+                LinkHealth::Circle => return self.leave_circle(manager, reason),
+            }
         }
         self.feed(manager, index, outcome.event);
+    }
+
+    /// Whether something comes from the master on any stream.
+    fn hears(&self, within: Duration) -> bool {
+        let since = Server::now_ms().saturating_sub(within.as_millis() as u64);
+        self.slots.iter().any(|s| s.state == SlotState::Connected && s.stream.lock().heard_at >= since)
+    }
+
+    /// Ends what is under way with a master that follows this node, and asks it now and then whether it still does.
+    fn leave_circle(&mut self, manager: &Arc<Manager>, reason: Option<String>) {
+        self.server = ServerState::Error;
+        self.retry_error = true;
+        self.reason = reason;
+        self.meta_backoff.reset();
+        self.meta_backoff.wait();
+        for index in 0..self.slots.len() {
+            self.feed(manager, index, Event::Stop);
+        }
+        if let Some(link) = self.link.take() {
+            let left = self.slots.iter().map(|s| s.slot.clone()).collect();
+            manager.runtime.spawn(link::leave(link, left));
+        }
     }
 
     /// Attaches a database to the master again, or takes it out.
@@ -388,8 +442,8 @@ impl ReplicaSide {
                 *status.lock() = StreamStatus::default();
                 let context = StreamContext { manager: manager.clone(), link, slot: data, epoch, session, status };
                 runtime.spawn(async move {
-                    let why = context.run().await;
-                    done(&manager, Outcome::because(Event::LinkLost, why));
+                    let outcome = context.run().await;
+                    done(&manager, outcome);
                 })
             }
         };
@@ -412,7 +466,12 @@ async fn transfer(
     };
     let received = match manager.receiver.receive(&master, slot, progress).await {
         Ok(received) => received,
-        Err(e) => return Outcome::because(Event::TransferFailed, e.to_string()),
+        Err(e) => {
+            // A connection over which nothing came in many tries is not tried again.
+            let given_up = matches!(e, snapshot::ReceiveError::GivenUp { .. });
+            let link = if given_up { LinkHealth::Unusable } else { LinkHealth::Good };
+            return Outcome { link, ..Outcome::because(Event::TransferFailed, e.to_string()) };
+        }
     };
     let installed = tokio::task::block_in_place(|| {
         manager.while_following(epoch, slot, || {

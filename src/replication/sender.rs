@@ -1,23 +1,25 @@
 //! One replica's stream of one slot's records, on the master: window, acks, keepalives. Hot path of replication.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tonic::{Status, Streaming};
 
 use super::Manager;
-use super::master::{SILENCE, Stage};
+use super::master::Stage;
 use super::node_state::SlotId;
+use super::pace::Pace;
 use super::proto::{self, InnerRequest, InnerResponse, StatusCode, Type, inner_request, inner_response};
 use crate::binlog::{self, Chunk, ChunkReader, Position};
 use crate::keyspace::{Published, Slot};
 use crate::server::Server;
 
-/// A keepalive is sent when nothing else was for this long (PROTOCOL: BinlogSync).
-const KEEPALIVE: Duration = Duration::from_secs(2);
+/// A keepalive is sent when nothing else was for this part of `repl-timeout` (PROTOCOL: BinlogSync).
+const KEEPALIVES: u32 = 10;
 /// Bytes of records to a message: larger ones are no faster (PROTOCOL: Messages).
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -31,6 +33,9 @@ pub(super) struct Link {
     from: Position,
     published: watch::Receiver<Published>,
     generation: u64,
+    pace: Pace,
+    /// The end of what was sent: no acknowledgement goes beyond it.
+    sent: Arc<Mutex<Position>>,
 }
 
 impl Link {
@@ -48,14 +53,14 @@ impl Link {
             Some(s) if s.session == session && s.stage == Stage::Accepted && s.from == from => {
                 s.stage = Stage::BinlogSync;
                 r.streams += 1;
-                Some(s.generation)
+                Some((s.generation, r.in_flight.clone()))
             }
             _ => None,
         });
         match known {
             None => Err(Status::unauthenticated("MetaSync first")),
             Some(None) => Err(Status::failed_precondition("no such session: TrySync first")),
-            Some(Some(generation)) => Ok(Link {
+            Some(Some((generation, in_flight))) => Ok(Link {
                 manager: manager.clone(),
                 slot: slot.clone(),
                 id,
@@ -64,6 +69,8 @@ impl Link {
                 from,
                 published,
                 generation,
+                pace: Pace::new(in_flight),
+                sent: Arc::new(Mutex::new(from)),
             }),
         }
     }
@@ -89,8 +96,14 @@ impl Link {
         outgoing: &mpsc::Sender<Result<InnerResponse, Status>>,
     ) -> Status {
         let (acked_tx, mut acked) = watch::channel((self.from, Instant::now()));
-        let reader =
-            tokio::spawn(read_acks(self.manager.clone(), self.id, self.token.clone(), self.session, acks, acked_tx));
+        let reader = AckReader {
+            manager: self.manager.clone(),
+            id: self.id,
+            token: self.token.clone(),
+            session: self.session,
+            sent: self.sent.clone(),
+        };
+        let reader = tokio::spawn(reader.run(acks, acked_tx));
         let result = self.send_records(&mut acked, outgoing).await;
         reader.abort();
         result
@@ -105,8 +118,11 @@ impl Link {
         let mut reader: Option<ChunkReader> = None;
         let mut sent = self.from;
         // The first message goes out at once: it tells the replica where our end is.
-        let mut silent_since = TokioInstant::now() - KEEPALIVE;
+        let mut told = false;
+        let mut silent_since = TokioInstant::now();
         loop {
+            let timeout = self.manager.config.repl_timeout();
+            let keepalive = timeout / KEEPALIVES;
             let published = *self.published.borrow_and_update();
             if published.generation != self.generation {
                 // The first log of a slot begins where a slot that was never written is.
@@ -116,18 +132,23 @@ impl Link {
                 self.generation = published.generation;
             }
             let (acked_to, heard) = *acked.borrow_and_update();
-            if heard.elapsed() > SILENCE {
+            if heard.elapsed() > timeout {
                 return Status::deadline_exceeded("nothing heard from the replica");
             }
+            let bytes = self.manager.config.sync_window_bytes();
+            self.pace.acked(acked_to.index, Instant::now(), timeout, bytes);
             let window = self.manager.config.sync_window_size() as u64;
-            let room = window.saturating_sub(sent.index.saturating_sub(acked_to.index));
+            let records = window.saturating_sub(sent.index.saturating_sub(acked_to.index));
+            let room = (self.pace.room(bytes), records);
             let next = tokio::task::block_in_place(|| self.next_chunk(&mut reader, &published.position, room));
             let message = match next {
                 Ok(Some(chunk)) => {
                     sent = chunk.end;
+                    *self.sent.lock() = sent;
+                    self.pace.sent(sent.index, chunk.bytes.len() as u64, Instant::now());
                     self.message(chunk.bytes, chunk.end)
                 }
-                Ok(None) if silent_since.elapsed() >= KEEPALIVE => self.message(Bytes::new(), sent),
+                Ok(None) if !told || silent_since.elapsed() >= keepalive => self.message(Bytes::new(), sent),
                 Ok(None) => {
                     tokio::select! {
                         changed = self.published.changed() => if changed.is_err() {
@@ -136,36 +157,41 @@ impl Link {
                         changed = acked.changed() => if changed.is_err() {
                             return Status::cancelled("the replica closed the stream");
                         },
-                        () = sleep_until(silent_since + KEEPALIVE) => {}
+                        () = sleep_until(silent_since + keepalive) => {}
                     }
                     continue;
                 }
                 Err(e) => return Status::internal(e.to_string()),
             };
             // A replica that takes nothing is one we do not hear from.
-            match tokio::time::timeout(SILENCE, outgoing.send(Ok(message))).await {
-                Ok(Ok(())) => silent_since = TokioInstant::now(),
+            match tokio::time::timeout(timeout, outgoing.send(Ok(message))).await {
+                Ok(Ok(())) => (told, silent_since) = (true, TokioInstant::now()),
                 Ok(Err(_)) => return Status::cancelled("the replica closed the stream"),
                 Err(_) => return Status::deadline_exceeded("the replica takes nothing"),
             }
         }
     }
 
-    /// The next records up to `end`, at most `room` of them; none for a slot that was never written.
+    /// The next records up to `end`, at most about so many bytes and so many of them; none for a slot that was never written.
     fn next_chunk(
         &self,
         reader: &mut Option<ChunkReader>,
         end: &Position,
-        room: u64,
+        (bytes, records): (u64, u64),
     ) -> Result<Option<Chunk>, binlog::Error> {
+        if bytes == 0 {
+            return Ok(None);
+        }
         if reader.is_none() {
             let Some(store) = self.slot.store().clone() else { return Ok(None) };
             *reader = Some(ChunkReader::open(store.log_dir(), self.from)?);
         }
-        reader.as_mut().map_or(Ok(None), |r| r.next_chunk(end, CHUNK_BYTES, room))
+        let bytes = usize::try_from(bytes).map_or(CHUNK_BYTES, |bytes| bytes.min(CHUNK_BYTES));
+        reader.as_mut().map_or(Ok(None), |r| r.next_chunk(end, bytes, records))
     }
 
     fn message(&self, binlog: Bytes, end: Position) -> InnerResponse {
+        let upstream = if binlog.is_empty() { self.manager.upstream.lock().clone() } else { Vec::new() };
         InnerResponse {
             binlog_sync: vec![inner_response::BinlogSync {
                 slot: proto::Slot { db_name: proto::db_name(self.id.0), slot_id: self.id.1 as u32 },
@@ -174,6 +200,7 @@ impl Link {
                 session_id: self.session,
                 sent_at: Some(Server::now_ms()),
                 master_offset: Some(self.slot.position().into()),
+                upstream,
             }],
             ..proto::response(Type::KBinlogSync, StatusCode::KOk)
         }
@@ -181,29 +208,50 @@ impl Link {
 }
 
 /// Takes the replica's acks: moves its window and its pin. Ends with the replica's half of the stream.
-async fn read_acks(
+struct AckReader {
     manager: Arc<Manager>,
     id: SlotId,
     token: String,
     session: i32,
-    mut acks: Streaming<InnerRequest>,
-    acked: watch::Sender<(Position, Instant)>,
-) {
-    while let Ok(Some(message)) = acks.message().await {
-        let Some(inner_request::BinlogSync { ack_range_end, session_id, .. }) = message.binlog_sync else { return };
-        let to = Position::from(&ack_range_end);
-        let known = manager.replicas.with_token(&token, |r| {
-            let Some(slot) = r.slots.get_mut(&id).filter(|s| s.session == session && session_id == session) else {
-                return false;
+    sent: Arc<Mutex<Position>>,
+}
+
+impl AckReader {
+    async fn run(self, mut acks: Streaming<InnerRequest>, acked: watch::Sender<(Position, Instant)>) {
+        loop {
+            let message = match acks.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(status) => {
+                    tracing::debug!(slot = %format_args!("db{}:{}", self.id.0, self.id.1), "acknowledgements end: {}", status.message());
+                    return;
+                }
             };
-            slot.acked = to;
-            slot.acked_at = Instant::now();
-            slot.pin.advance(to.filenum);
-            true
-        });
-        if known != Some(true) {
-            return;
+            let Some(inner_request::BinlogSync { ack_range_end, session_id, .. }) = message.binlog_sync else { return };
+            let to = Position::from(&ack_range_end);
+            // What is acknowledged unpins the log and counts for WAIT: it lies between the last acknowledgement and what was sent.
+            let (from, sent) = (acked.borrow().0, *self.sent.lock());
+            let between = |from: Position, to: Position| from.index <= to.index && from.place() <= to.place();
+            if !between(from, to) || !between(to, sent) {
+                tracing::warn!(slot = %format_args!("db{}:{}", self.id.0, self.id.1),
+                    "a replica acknowledges {to} after {from}, and was sent up to {sent}: not believed");
+                return;
+            }
+            let known = self.manager.replicas.with_token(&self.token, |r| {
+                let session =
+                    |s: &&mut super::master::ReplicaSlot| s.session == self.session && session_id == self.session;
+                let Some(slot) = r.slots.get_mut(&self.id).filter(session) else {
+                    return false;
+                };
+                slot.acked = to;
+                slot.acked_at = Instant::now();
+                slot.pin.advance(to.filenum);
+                true
+            });
+            if known != Some(true) {
+                return;
+            }
+            acked.send_replace((to, Instant::now()));
         }
-        acked.send_replace((to, Instant::now()));
     }
 }

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::link::{Link, client, explain};
-use super::master::SILENCE;
+use super::link::{Link, LinkHealth, Outcome, client};
+use super::machine::Event;
 use super::proto::{self, InnerRequest, Type, inner_request, inner_response};
 use super::{Epoch, Manager};
 use crate::binlog::Position;
@@ -44,9 +44,27 @@ pub(super) struct StreamContext {
     pub status: Arc<Mutex<StreamStatus>>,
 }
 
+/// Why the apply thread ends a stream.
+enum Ended {
+    /// For this slot.
+    Here(String),
+    /// For the node: its master follows it.
+    Circle(String),
+}
+
+impl Ended {
+    fn outcome(self) -> Outcome {
+        match self {
+            Ended::Here(why) => Outcome::because(Event::LinkLost, why),
+            Ended::Circle(why) => Outcome { link: LinkHealth::Circle, ..Outcome::because(Event::LinkLost, why) },
+        }
+    }
+}
+
 impl StreamContext {
     /// Streams until it breaks; says why.
-    pub async fn run(self) -> String {
+    pub async fn run(self) -> Outcome {
+        let lost = |why: String| Outcome::because(Event::LinkLost, why);
         let context = Arc::new(self);
         let (acks, outgoing) = mpsc::channel(ACKS);
         let at = context.slot.position();
@@ -55,14 +73,19 @@ impl StreamContext {
             sync.first_send = true;
         }
         if acks.send(first).await.is_err() {
-            return "the stream closed before it began".into();
+            return lost("the stream closed before it began".into());
         }
         let mut client = client(&context.link.channel);
         let opening = client.binlog_sync(ReceiverStream::new(outgoing));
         let mut incoming = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return explain(&status),
-            Err(_) => return "the master did not open the stream in time".into(),
+            Ok(Err(status)) => return Outcome::failed(Event::LinkLost, &status),
+            Err(_) => {
+                return Outcome {
+                    link: LinkHealth::Unanswering,
+                    ..lost("the master did not open the stream in time".into())
+                };
+            }
         };
         let (records, to_apply) = mpsc::channel(INCOMING);
         let failure = Arc::new(Mutex::new(None));
@@ -70,25 +93,33 @@ impl StreamContext {
             let (context, failure) = (context.clone(), failure.clone());
             let name = format!("apply-{}", context.slot);
             std::thread::Builder::new().name(name).spawn(move || {
-                if let Err(why) = context.apply_all(to_apply, &acks) {
-                    *failure.lock() = Some(why);
+                if let Err(ended) = context.apply_all(to_apply, &acks) {
+                    *failure.lock() = Some(ended);
                 }
             })
         };
         if let Err(e) = thread {
-            return format!("no thread to apply records: {e}");
+            return lost(format!("no thread to apply records: {e}"));
         }
+        // When applying fails, the acknowledgements end, and the master hangs up: that is not why.
+        let first_cause = |why: String| failure.lock().take().map_or_else(|| lost(why), Ended::outcome);
         loop {
-            let message = match tokio::time::timeout(SILENCE, incoming.message()).await {
+            let patience = context.manager.config.repl_timeout();
+            let message = match tokio::time::timeout(patience, incoming.message()).await {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return "the master closed the stream".into(),
-                Ok(Err(status)) => return explain(&status),
-                Err(_) => return format!("nothing heard from the master in {} s", SILENCE.as_secs()),
+                Ok(Ok(None)) => return first_cause("the master closed the stream".into()),
+                Ok(Err(status)) => {
+                    return match failure.lock().take() {
+                        Some(ended) => ended.outcome(),
+                        None => Outcome::failed(Event::LinkLost, &status),
+                    };
+                }
+                Err(_) => return first_cause(format!("nothing heard from the master in {} s", patience.as_secs())),
             };
             context.status.lock().heard_at = Server::now_ms();
             for sync in message.binlog_sync {
                 if records.send(sync).await.is_err() {
-                    return failure.lock().take().unwrap_or_else(|| "the slot no longer follows this master".into());
+                    return first_cause("the slot no longer follows this master".into());
                 }
             }
         }
@@ -99,10 +130,13 @@ impl StreamContext {
         &self,
         mut records: mpsc::Receiver<inner_response::BinlogSync>,
         acks: &mpsc::Sender<InnerRequest>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Ended> {
         while let Some(sync) = records.blocking_recv() {
             if sync.session_id != self.session {
-                return Err(format!("session {} of the master, ours is {}", sync.session_id, self.session));
+                return Err(Ended::Here(format!(
+                    "session {} of the master, ours is {}",
+                    sync.session_id, self.session
+                )));
             }
             let before = self.slot.position();
             let end = Position::from(&sync.binlog_offset);
@@ -120,18 +154,19 @@ impl StreamContext {
         Ok(())
     }
 
-    fn apply(&self, sync: &inner_response::BinlogSync, before: Position, end: Position) -> Result<(), String> {
+    fn apply(&self, sync: &inner_response::BinlogSync, before: Position, end: Position) -> Result<(), Ended> {
         if sync.binlog.is_empty() {
             // A keepalive tells where the master's stream is: at our end, or we have lost each other.
             return if (end.index, end.chain) == (before.index, before.chain) {
-                Ok(())
+                self.manager.learn_upstream(&self.link.master, &sync.upstream).map_err(Ended::Circle)
             } else {
-                Err(format!("the master's stream is at {end}, this slot at {before}"))
+                Err(Ended::Here(format!("the master's stream is at {end}, this slot at {before}")))
             };
         }
-        self.manager.keyspace.apply_run(&self.slot, &sync.binlog, end).map_err(|e| e.to_string())?;
+        let failed = |e: crate::keyspace::Error| Ended::Here(e.to_string());
+        self.manager.keyspace.apply_run(&self.slot, &sync.binlog, end).map_err(failed)?;
         if self.manager.config.sync() == SyncMode::Always {
-            self.slot.sync_to(end.index).map_err(|e| e.to_string())?;
+            self.slot.sync_to(end.index).map_err(failed)?;
         }
         Ok(())
     }

@@ -253,6 +253,11 @@ impl Engine {
         self.running.kill(kind)
     }
 
+    /// Ends all scripts, whatever they have done, and those that begin from now on.
+    pub fn stop(&self) {
+        self.running.stop();
+    }
+
     fn start<'e>(&'e self, kind: ScriptKind, name: &str, how: Invocation, host: &mut dyn Host) -> Started<'e> {
         let run = self.running.start(kind, name, how);
         host.started(&run);

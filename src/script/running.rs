@@ -84,6 +84,7 @@ pub type SlowObserver = Box<dyn Fn(bool) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Running {
     runs: Mutex<Vec<Arc<Run>>>,
+    stopped: AtomicBool,
     slow: AtomicUsize,
     observer: OnceLock<SlowObserver>,
 }
@@ -99,7 +100,10 @@ impl Running {
             wrote: AtomicBool::new(false),
             killed: AtomicBool::new(false),
         });
-        self.runs.lock().push(Arc::clone(&run));
+        let mut runs = self.runs.lock();
+        run.killed.store(self.stopped.load(Relaxed), Relaxed);
+        runs.push(Arc::clone(&run));
+        drop(runs);
         run
     }
 
@@ -147,6 +151,13 @@ impl Running {
     /// The script of this kind that has been running longest.
     pub fn longest(&self, kind: ScriptKind) -> Option<Arc<Run>> {
         self.runs.lock().iter().find(|run| run.kind == kind).cloned()
+    }
+
+    /// Ends all scripts, and those that begin from now on.
+    pub fn stop(&self) {
+        let runs = self.runs.lock();
+        self.stopped.store(true, Relaxed);
+        runs.iter().for_each(|run| run.killed.store(true, Relaxed));
     }
 
     pub fn kill(&self, kind: ScriptKind) -> Result<(), &'static str> {

@@ -217,14 +217,12 @@ impl Transfer {
     fn status(&self, status: &tonic::Status) -> Failure {
         let text = format!("{:?}: {}", status.code(), status.message());
         match status.code() {
-            // No Haypile, or one that does not know this replica.
-            Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
-                Failure::Fatal(ReceiveError::Refused {
-                    slot: self.slot.clone(),
-                    master: self.master.name.clone(),
-                    reason: text,
-                })
-            }
+            // A master that does not know this replica (any more).
+            Code::Unauthenticated => Failure::Fatal(ReceiveError::Refused {
+                slot: self.slot.clone(),
+                master: self.master.name.clone(),
+                reason: text,
+            }),
             _ => Failure::Broken(text),
         }
     }

@@ -1,5 +1,6 @@
 //! The file service of port P + 10001: gives the files of current snapshots to replicas that have a token.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use tokio::runtime::Handle;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -24,6 +25,8 @@ pub const MESSAGE_LEN: usize = 256 << 10;
 const READ_AHEAD: usize = 4;
 /// The longest request, in bytes.
 const MAX_REQUEST_LEN: usize = 64 << 10;
+/// Files that a replica may have open at once: as many as `max-rsync-parallel-num` can be. Each takes some 2 MiB while its replica takes nothing.
+const MAX_STREAMS: usize = 64;
 /// A stream that its replica takes nothing from for so long ends.
 const STALLED: Duration = Duration::from_secs(300);
 /// How often a stream looks whether its token is still good, which counts as a sign of life.
@@ -40,12 +43,48 @@ pub struct RsyncService {
     keyspace: Arc<Keyspace>,
     source: Arc<SnapshotSource>,
     tokens: Arc<dyn TokenCheck>,
+    streams: Arc<Streams>,
+}
+
+/// How many files each replica has open.
+#[derive(Default)]
+struct Streams(Mutex<HashMap<String, usize>>);
+
+/// A file that a replica has open, until it is dropped.
+struct Stream {
+    reader: String,
+    streams: Arc<Streams>,
+}
+
+impl Streams {
+    /// One more for this replica, unless it has [`MAX_STREAMS`].
+    fn enter(self: &Arc<Self>, reader: &str) -> Option<Stream> {
+        let mut open = self.0.lock();
+        let count = open.entry(reader.to_string()).or_default();
+        if *count >= MAX_STREAMS {
+            return None;
+        }
+        *count += 1;
+        Some(Stream { reader: reader.to_string(), streams: self.clone() })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock();
+        if let Some(count) = open.get_mut(&self.reader) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.reader);
+            }
+        }
+    }
 }
 
 impl RsyncService {
     /// Serves the snapshots of `source`, which are of the slots of `keyspace`.
     pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, tokens: Arc<dyn TokenCheck>) -> RsyncService {
-        RsyncService { keyspace, source, tokens }
+        RsyncService { keyspace, source, tokens, streams: Arc::default() }
     }
 
     /// The service for a tonic router.
@@ -132,7 +171,12 @@ impl Rsync for RsyncService {
                 refuse(because(format!("{} has {} bytes, not {}", file.name, file.size, wanted.offset)));
             }
             Some(file) => {
+                let Some(open) = self.streams.enter(&reader) else {
+                    let why = format!("more than {MAX_STREAMS} files at once");
+                    return Err(Status::resource_exhausted(why));
+                };
                 let job = Reading {
+                    _open: open,
                     slot: slot.to_string(),
                     reader,
                     file,
@@ -141,8 +185,7 @@ impl Rsync for RsyncService {
                     token: request.token.unwrap_or_default(),
                     tokens: self.tokens.clone(),
                 };
-                let (wanted, runtime) = (wanted.clone(), Handle::current());
-                tokio::task::spawn_blocking(move || job.run(&wanted, &messages, &runtime));
+                tokio::spawn(job.run(wanted.clone(), messages));
             }
         }
         Ok(stream)
@@ -170,26 +213,39 @@ struct Reading {
     snapshot: Arc<Snapshot>,
     token: String,
     tokens: Arc<dyn TokenCheck>,
+    _open: Stream,
 }
 
 type Messages = mpsc::Sender<Result<RsyncResponse, Status>>;
 
 impl Reading {
-    /// Reads and sends, at most [`READ_AHEAD`] messages ahead of the network. Ends early when nobody takes them.
-    fn run(self, wanted: &FileRequest, messages: &Messages, runtime: &Handle) {
-        let Err(e) = self.read(wanted, messages, runtime) else { return };
-        let Reading { slot, reader, file, .. } = self;
-        tracing::warn!(slot, reader, "sending {} of a snapshot: {e}", file.name);
-        let _ = messages.try_send(Err(Status::data_loss(format!("{}: {e}", file.name))));
+    /// Reads and sends, at most [`READ_AHEAD`] messages ahead of the network. Ends early when nobody takes them. A stream that waits for its
+    /// replica holds no thread: however many stand still, others are served.
+    async fn run(self, wanted: FileRequest, messages: Messages) {
+        let job = Arc::new(self);
+        let Err(e) = job.read(&wanted, &messages).await else { return };
+        tracing::warn!(slot = job.slot, reader = job.reader, "sending {} of a snapshot: {e}", job.file.name);
+        let failed = Status::internal(format!("{}: {e}", job.file.name));
+        let _ = tokio::time::timeout(STALLED, messages.send(Err(failed))).await;
     }
 
-    fn read(&self, wanted: &FileRequest, messages: &Messages, runtime: &Handle) -> io::Result<()> {
-        let file = self.open()?;
+    async fn read(self: &Arc<Self>, wanted: &FileRequest, messages: &Messages) -> io::Result<()> {
+        let job = self.clone();
+        let file = Arc::new(blocking(move || job.open()).await?);
         let size = self.file.size;
         let end = if wanted.count == 0 { size } else { wanted.offset.saturating_add(wanted.count).min(size) };
         let mut offset = wanted.offset;
         let mut checked = Instant::now();
         loop {
+            let room = match tokio::time::timeout(STALLED, messages.reserve()).await {
+                Ok(Ok(room)) => room,
+                // The replica has hung up.
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => {
+                    let why = format!("the replica took nothing for {} s", STALLED.as_secs());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+            };
             if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
                 if self.tokens.reader_of(&self.token).is_none() {
@@ -197,32 +253,30 @@ impl Reading {
                 }
             }
             let len = (end - offset).min(MESSAGE_LEN as u64);
-            let mut data = vec![0; len as usize];
-            file.read_exact_at(&mut data, offset)?;
-            let part = FileResponse {
-                eof: i32::from(offset + len == size),
-                count: len,
-                offset,
-                checksum: Checksum::of(&data).to_string(),
-                data: data.into(),
-                filename: self.file.name.clone(),
-            };
-            let message = RsyncResponse { file_resp: Some(part), ..self.template.clone() };
+            let (job, file) = (self.clone(), file.clone());
+            let message = blocking(move || job.part(&file, offset, len)).await?;
             self.snapshot.touch();
-            match runtime.block_on(tokio::time::timeout(STALLED, messages.send(Ok(message)))) {
-                Ok(Ok(())) => {}
-                // The replica has hung up.
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => {
-                    let why = format!("the replica took nothing for {} s", STALLED.as_secs());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-                }
-            }
+            room.send(Ok(message));
             offset += len;
             if offset == end {
                 return Ok(());
             }
         }
+    }
+
+    /// The message with `len` bytes from `offset` on.
+    fn part(&self, file: &File, offset: u64, len: u64) -> io::Result<RsyncResponse> {
+        let mut data = vec![0; len as usize];
+        file.read_exact_at(&mut data, offset)?;
+        let part = FileResponse {
+            eof: i32::from(offset + len == self.file.size),
+            count: len,
+            offset,
+            checksum: Checksum::of(&data).to_string(),
+            data: data.into(),
+            filename: self.file.name.clone(),
+        };
+        Ok(RsyncResponse { file_resp: Some(part), ..self.template.clone() })
     }
 
     /// Opens the file, which must be what was listed and not a link to something else.
@@ -236,4 +290,9 @@ impl Reading {
             Err(io::Error::other(format!("{} is not the file that was listed", path.display())))
         }
     }
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(job).await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }

@@ -182,6 +182,11 @@ impl Link {
         self.shared.restore(Wires::ALL);
     }
 
+    /// Connections are possible again on all ports; what else is wrong stays.
+    pub fn restore_cut(&self) {
+        self.shared.ports.iter().for_each(|port| port.cut.store(false, Ordering::SeqCst));
+    }
+
     /// [`Link::restore`] of some wires.
     pub fn restore_only(&self, wires: Wires) {
         self.shared.restore(wires);

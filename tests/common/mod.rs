@@ -8,8 +8,10 @@
 //! | `resp` | [`Conn`], a thin RESP client, and [`Reply`] |
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
 //! | `fuzz` | mutated inputs, for the library's tests too |
+//! | `faulty_disk` | [`FaultyDisk`]: a disk that can be full, fail and lose power; [`PowerCut`]: what a power cut leaves |
 //! | `link` | [`Link`]: a faulty network between nodes: cuts, stalls, delays, throttles, flips bytes, half-closes; by hand or from a seed |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
+//! | `history` | [`History`]: clients that write all types of data under faults, and check every key exactly |
 //! | `sync` | what the replication tests ask and wait for |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: [`wait_for`] polls a
@@ -20,7 +22,9 @@
 // Every test binary compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod faulty_disk;
 pub mod fuzz;
+pub mod history;
 pub mod link;
 pub mod load;
 pub mod node;
@@ -30,6 +34,8 @@ pub mod resp;
 pub mod sync;
 pub mod tools;
 
+pub use faulty_disk::{FaultyDisk, PowerCut, Survivors};
+pub use history::{History, HistoryOptions};
 pub use link::Link;
 pub use load::{Acked, Load, LoadOptions};
 pub use node::{Node, NodeOptions};
@@ -68,13 +74,15 @@ pub fn wait_some<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> O
     }
 }
 
-/// The random numbers of one test, from `HAYPILE_TEST_SEED` or a fresh seed. The seed is
-/// printed, so a failed test shows it.
+/// The seed of a test: `HAYPILE_TEST_SEED`, or a fresh one.
+pub fn seed() -> u64 {
+    let given = std::env::var("HAYPILE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| rand::rng().random::<u64>())
+}
+
+/// The random numbers of one test, from [`seed`], which is printed, so that a failed test shows it.
 pub fn rng() -> StdRng {
-    let seed = std::env::var("HAYPILE_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| rand::rng().random::<u64>());
+    let seed = seed();
     println!("seed: HAYPILE_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }

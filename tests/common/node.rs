@@ -8,9 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::faulty_disk::{self, FaultyDisk};
 use super::ports::PortBlock;
 use super::tools::wait_exit;
-use super::{Conn, DEADLINE, Reply, wait_some};
+use super::{Conn, DEADLINE, Reply, wait_for};
 
 /// The program under test.
 pub const HAYPILE: &str = env!("CARGO_BIN_EXE_haypile");
@@ -48,6 +49,14 @@ pub struct NodeOptions {
     settings: Vec<(String, String)>,
     conf: Option<String>,
     clock_shift: i64,
+    disk: Option<Disk>,
+}
+
+/// What is recorded of a [`FaultyDisk`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Untraced,
+    Traced,
 }
 
 impl NodeOptions {
@@ -70,6 +79,18 @@ impl NodeOptions {
     /// Lets the node's wall clock be so many seconds ahead.
     pub fn clock_shift(mut self, seconds: i64) -> NodeOptions {
         self.clock_shift = seconds;
+        self
+    }
+
+    /// Puts a [`FaultyDisk`] under the data folder.
+    pub fn faulty_disk(mut self) -> NodeOptions {
+        self.disk = Some(Disk::Untraced);
+        self
+    }
+
+    /// The same, which also records all that happens there.
+    pub fn traced_disk(mut self) -> NodeOptions {
+        self.disk = Some(Disk::Traced);
         self
     }
 
@@ -133,6 +154,11 @@ impl Node {
         self.dir.path().join("data")
     }
 
+    /// The disk under the data folder, of a node that was given one.
+    pub fn disk(&self) -> FaultyDisk {
+        FaultyDisk::new(self.dir(), &self.data_dir())
+    }
+
     /// The node's own copy of the conf file.
     pub fn conf_path(&self) -> PathBuf {
         self.dir.path().join("haypile.conf")
@@ -159,9 +185,18 @@ impl Node {
         let mut command = Command::new(HAYPILE);
         command.arg(self.conf_path());
         command.args(["--port", &self.port().to_string(), "--dir"]).arg(self.data_dir());
+        let mut preloaded = Vec::new();
         if self.options.clock_shift != 0 {
-            command.env("LD_PRELOAD", clock_shift_library(self.dir()));
+            preloaded.push(clock_shift_library(self.dir()));
             command.env("CLOCK_SHIFT_SECONDS", self.options.clock_shift.to_string());
+        }
+        if let Some(disk) = self.options.disk {
+            preloaded.push(faulty_disk::library());
+            self.disk().attach(&mut command, disk == Disk::Traced);
+        }
+        if !preloaded.is_empty() {
+            let paths: Vec<_> = preloaded.iter().map(|path| path.to_string_lossy()).collect();
+            command.env("LD_PRELOAD", paths.join(":"));
         }
         for (key, value) in &self.options.settings {
             command.args(["--set", &format!("{key}={value}")]);
@@ -172,6 +207,13 @@ impl Node {
     /// Starts the process and waits until it answers.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.spawn();
+        self.wait_answer();
+    }
+
+    /// Starts the process, and does not wait for it.
+    #[track_caller]
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.output_path()).expect("a file for the output");
         let child = self
@@ -182,14 +224,22 @@ impl Node {
             .spawn()
             .expect("the server starts");
         self.child = Some(child);
-        let port = self.port();
-        wait_some("the server to answer", DEADLINE, || {
-            if let Some(status) = self.exited() {
-                panic!("the server ended while starting: {status}");
-            }
-            let pong = Conn::try_to(port).and_then(|mut conn| conn.try_call(&["PING"]));
-            pong.ok().filter(|reply| !format!("{reply:?}").starts_with("-LOADING"))
-        });
+    }
+
+    /// Waits until a started process answers.
+    #[track_caller]
+    pub fn wait_answer(&mut self) {
+        wait_for("the server to answer", DEADLINE, || self.answers());
+    }
+
+    /// Whether a started process answers; panics when it has ended.
+    #[track_caller]
+    pub fn answers(&mut self) -> bool {
+        if let Some(status) = self.exited() {
+            panic!("the server ended while starting: {status}");
+        }
+        let pong = Conn::try_to(self.port()).and_then(|mut conn| conn.try_call(&["PING"]));
+        pong.is_ok_and(|reply| !format!("{reply:?}").starts_with("-LOADING"))
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -242,7 +292,8 @@ impl Node {
         self.child.is_some() && self.exited().is_none()
     }
 
-    fn exited(&mut self) -> Option<ExitStatus> {
+    /// The exit status of a process that has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
         child.try_wait().expect("a child to wait for")
     }

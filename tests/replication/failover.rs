@@ -230,3 +230,57 @@ fn expect_saved_tail(node: &Node, slots: &[&str], content: &[u8]) {
     let found = bytes.windows(content.len()).any(|window| window == content);
     assert!(found, "{} is not in the saved files", content.escape_ascii());
 }
+
+/// A was cut off and wrote more than B did after its promotion; then A follows C, B's replica, and nobody writes. A's position is beyond
+/// what C has: only B can tell that this is not because C lags.
+#[test]
+fn a_diverged_old_master_at_the_end_of_a_chain() {
+    for written_by_b in [0, 5] {
+        let [a, b, c] = [small().start(), small().start(), small().start()];
+        let link = Link::to(&a);
+        a.run("SET shared v").expect_ok();
+        b.slaveof(link.port());
+        wait_synced(&a, &b);
+        c.slaveof(b.port());
+        wait_synced(&b, &c);
+        link.cut();
+        fill(&a, 0, "only-a:", 50, 100, &mut rng());
+        b.slaveof_no_one();
+        fill(&b, 0, "only-b:", written_by_b, 100, &mut rng());
+        wait_synced(&b, &c);
+        a.slaveof(c.port());
+        wait_synced(&c, &a);
+        assert_eq!(a.run("DBSIZE"), Reply::Int(1 + written_by_b as i64));
+        expect_saved_tail(&a, &["db0:0", "db0:1"], b"only-a:");
+    }
+}
+
+/// A replica gives nothing to others before its master has accepted what it has: C must not take over what only A, an old master that
+/// cannot reach the new one, has.
+#[test]
+fn an_old_master_in_the_middle_of_a_chain() {
+    let [a, b, c] = [small().start(), small().start(), small().start()];
+    let link = Link::to(&a);
+    a.run("SET shared v").expect_ok();
+    b.slaveof(link.port());
+    wait_synced(&a, &b);
+    c.slaveof(b.port());
+    wait_synced(&b, &c);
+    link.cut();
+    fill(&a, 0, "only-a:", 50, 100, &mut rng());
+    b.slaveof_no_one();
+    fill(&b, 0, "only-b:", 50, 100, &mut rng());
+    wait_synced(&b, &c);
+    let way_to_b = Link::to(&b);
+    way_to_b.cut();
+    a.slaveof(way_to_b.port());
+    c.slaveof(a.port());
+    wait_for("C to be told to wait", DEADLINE, || c.replication().text.contains("not ready for this position yet"));
+    assert_eq!(c.run("DBSIZE"), Reply::Int(51), "C has what it had");
+    way_to_b.restore();
+    wait_synced(&b, &a);
+    wait_synced(&a, &c);
+    assert_eq!(c.run("DBSIZE"), Reply::Int(51));
+    expect_saved_tail(&a, &["db0:0", "db0:1"], b"only-a:");
+    assert_eq!(c.full_syncs(), 4, "C's first full syncs only, one a slot");
+}

@@ -4,14 +4,20 @@
 mod common;
 
 mod all_commands;
+mod circles;
+mod damage;
 mod databases;
 mod failover;
+mod fake;
 mod faulty_link;
 mod full_sync;
 mod functions;
 mod info;
+mod old_masters;
 mod partial_sync;
 mod refusals;
+mod silence;
+mod slow;
 
 use common::NodeOptions;
 

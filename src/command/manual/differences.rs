@@ -22,7 +22,6 @@ pub const DIFFERENCES: &[(&[&str], &str)] = &[
         "Makes a folder that holds a copy of all data by hard links, instead of an RDB file: see snapshots.md.",
     ),
     (&["bitcount"], "As in Redis 7.0, the arguments for a missing key are not looked at."),
-    (&["client|no-evict"], "Kept and shown, but clients are not evicted."),
     (&["client|no-touch", "touch"], "When a key was last used is not recorded."),
     (&["cluster|keyslot"], "Keys lie in the slots of a Redis Cluster here too, without a cluster."),
     (&["dbsize"], "Counts exactly, which goes through the keys when something was written since the last count."),
@@ -79,7 +78,10 @@ pub const DIFFERENCES: &[(&[&str], &str)] = &[
          cursors after 65,536 newer ones, and all of them when the server stops.",
     ),
     (&["script|debug"], "There is no debugger: `YES` and `SYNC` are refused."),
-    (&["shutdown"], "`SAVE` and `NOSAVE` are the same: what was written is in the binlog."),
+    (
+        &["shutdown"],
+        "All options are the same: what was written is in the binlog. Replicas that lag are not waited for, so there is nothing to `ABORT`.",
+    ),
     (&["wait"], "A replica acknowledges what is in its own binlog, handed to its operating system."),
     (
         &["waitaof"],
