@@ -222,7 +222,9 @@ points! {
     BgsaveRename: Rename = "bgsave::rename";
     /// The same, durable.
     BgsaveSyncParent: Sync = "bgsave::sync_parent";
-    /// A save that is older than `dump-expire`.
+    /// A save that is older than `dump-expire`, to the name of an unfinished one.
+    BgsaveExpireRename: Rename = "bgsave::expire_rename";
+    /// The same, with what is in it.
     BgsaveExpire: Remove = "bgsave::expire";
     /// A save that failed.
     BgsaveDiscard: Remove = "bgsave::discard";

@@ -238,7 +238,11 @@ fn remove_expired(dir: &Path, newest: &Path, expire: Duration) {
         let Ok(manifest) = Manifest::parse(&text) else { continue };
         let age = UNIX_EPOCH.checked_add(Duration::from_millis(manifest.taken)).and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > expire) {
-            match disk::remove_dir(Point::BgsaveExpire, &path) {
+            // A crash in the middle leaves what the next start removes, and not half a save.
+            let unfinished = PathBuf::from(format!("{}{UNFINISHED}", path.display()));
+            let removed = disk::rename(Point::BgsaveExpireRename, &path, &unfinished)
+                .and_then(|()| disk::remove_dir(Point::BgsaveExpire, &unfinished));
+            match removed {
                 Ok(()) => tracing::info!(path = %path.display(), "removed a save that is older than dump-expire"),
                 Err(e) => tracing::warn!("could not remove the old save {}: {e}", path.display()),
             }

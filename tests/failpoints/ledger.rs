@@ -118,7 +118,7 @@ impl Book {
             0 | 3 => {
                 let name = key(&format!("s{}", turn % STRINGS));
                 let value = format!("{turn};{}", "x".repeat(PADDING));
-                self.set(&[name.clone()], turn, conn.try_call(&["SET", &name, &value]))
+                self.set(std::slice::from_ref(&name), turn, conn.try_call(&["SET", &name, &value]))
             }
             1 => {
                 let keys = TOGETHER.map(key);

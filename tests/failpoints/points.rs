@@ -17,6 +17,10 @@ pub enum Scenario {
     Flush,
     /// BGSAVE again and again.
     Bgsave,
+    /// BGSAVE while another database is written first.
+    GrowingSave,
+    /// BGSAVE where there is a save from long ago.
+    OldSave,
     /// CONFIG REWRITE again and again.
     Rewrite,
     /// The master's side of full syncs.
@@ -49,8 +53,8 @@ impl Scenario {
 
     /// Whether the scenario's own commands meet the fault; otherwise it is met in the background, and tried again there.
     pub fn tells(self) -> bool {
-        use Scenario::{Always, Bgsave, FirstWrite, Flush, Rewrite};
-        matches!(self, FirstWrite | Always | Flush | Bgsave | Rewrite)
+        use Scenario::{Always, Bgsave, FirstWrite, Flush, OldSave, Rewrite};
+        matches!(self, FirstWrite | Always | Flush | Bgsave | OldSave | Rewrite)
     }
 }
 
@@ -132,23 +136,23 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::SnapshotInfoSyncDir => &[Bgsave, MasterSync],
         Point::SnapshotRemove => &[MasterSync],
         Point::SnapshotRemoveOld => &[Restart(UnflushedLog)],
-        Point::BgsaveCreateDir
-        | Point::BgsaveSyncDb
-        | Point::BgsaveSyncDir
-        | Point::BgsaveRename
-        | Point::BgsaveSyncParent
-        | Point::ManifestWrite
-        | Point::ManifestSync
-        | Point::ManifestRename
-        | Point::ManifestSyncDir
-        | Point::LogCopyCreateDir
+        Point::LogCopyCreateDir
         | Point::LogCopyCreate
         | Point::LogCopyExtend
         | Point::LogCopyWrite
         | Point::LogCopySync
         | Point::LogCopySyncDir
-        | Point::BgsaveForget
-        | Point::BgsaveExpire
+        | Point::ManifestWrite
+        | Point::ManifestSync
+        | Point::ManifestRename
+        | Point::ManifestSyncDir => &[Bgsave],
+        Point::BgsaveForget => &[GrowingSave],
+        Point::BgsaveExpireRename | Point::BgsaveExpire => &[OldSave],
+        Point::BgsaveCreateDir
+        | Point::BgsaveSyncDb
+        | Point::BgsaveSyncDir
+        | Point::BgsaveRename
+        | Point::BgsaveSyncParent
         | Point::BgsaveDiscard => &[Bgsave],
         Point::BgsaveRemoveUnfinished => &[Restart(Save)],
         Point::ReceiveCreateDir
@@ -181,6 +185,8 @@ pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
         Point::InstallCreateDir | Point::InstallCopy | Point::InstallSync | Point::InstallRemove => {
             &[("install::rename::before", "exdev")]
         }
+        // Time for a write in between.
+        Point::BgsaveForget => &[("snapshot::create_dir::before", "sleep(100)")],
         Point::BgsaveDiscard => &[("bgsave::rename::before", "1*eio")],
         _ => &[],
     }
@@ -204,7 +210,7 @@ impl Fault {
     /// Whether somebody must be told: what could not be removed is tried again at the next start, and a log's mark that stays as it was
     /// only claims less.
     pub fn must_be_told(&self) -> bool {
-        self.point.step() != Step::Remove && self.point != Point::BinlogMark
+        self.point.step() != Step::Remove && !matches!(self.point, Point::BgsaveExpireRename | Point::BinlogMark)
     }
 }
 

@@ -5,10 +5,9 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use haypile::snapshot::Manifest;
 use rand::RngExt;
 use rand::rngs::StdRng;
-
-use haypile::snapshot::{MANIFEST, Manifest};
 
 use super::common::node::files_under;
 use super::common::{Conn, DEADLINE, Node, NodeOptions, Reply, wait_synced};
@@ -19,12 +18,12 @@ use super::points::{Fault, Scenario, companions};
 pub const BOTH_SLOTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// A full sync or a link that takes longer is begun anew.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A save that is older than `dump-expire`.
-const OLD_SAVE: &str = "20010101-000000";
 /// Faults that strike one set of nodes.
 pub const CHAIN: usize = 12;
 /// Databases of a node when each fault takes one that was never written.
 const DATABASES: usize = 2 + CHAIN;
+/// The folder of a save from long ago.
+const OLD_SAVE: &str = "20200101-000000";
 /// A fault in the midst of much of the same strikes at one of the first so many times.
 const COUNTED: u32 = 6;
 
@@ -36,7 +35,6 @@ pub fn options(databases: usize) -> NodeOptions {
         .set("binlog-file-size", "32K")
         .set("write-buffer-size", "64K")
         .set("expire-logs-nums", 2)
-        .set("dump-expire", 1)
 }
 
 pub struct Rig {
@@ -67,7 +65,11 @@ struct Cycle {
 
 impl Rig {
     pub fn new(scenario: Scenario, rng: StdRng) -> Rig {
-        let mut options = options(if scenario == Scenario::FirstWrite { DATABASES } else { 2 });
+        let grows = matches!(scenario, Scenario::FirstWrite | Scenario::GrowingSave);
+        let mut options = options(if grows { DATABASES } else { 2 });
+        if scenario == Scenario::OldSave {
+            options = options.set("dump-expire", 1);
+        }
         if scenario == Scenario::Always {
             options = options.set("sync", "always");
         }
@@ -75,6 +77,10 @@ impl Rig {
         let mut conn = master.conn();
         for db in 0..2 {
             conn.select(db);
+            BOTH_SLOTS.iter().for_each(|key| conn.call(&["SET", key, "0"]).expect_ok());
+        }
+        if scenario == Scenario::GrowingSave {
+            conn.select(DATABASES - 1);
             BOTH_SLOTS.iter().for_each(|key| conn.call(&["SET", key, "0"]).expect_ok());
         }
         let replica = scenario.has_replica().then(|| options.start());
@@ -231,7 +237,7 @@ impl Rig {
         match self.scenario {
             Scenario::FirstWrite => self.check_first_write(),
             Scenario::Flush => self.check_cycle(),
-            Scenario::Bgsave => self.check_saves(),
+            Scenario::Bgsave | Scenario::GrowingSave | Scenario::OldSave => self.check_saves(),
             Scenario::Rewrite => self.check_conf(),
             _ => {}
         }
@@ -268,9 +274,14 @@ impl Rig {
                 }
             }
             Scenario::Flush | Scenario::ReplicaFlush => self.flush()?,
-            Scenario::Bgsave => {
-                self.plant_old_save();
+            Scenario::Bgsave | Scenario::GrowingSave | Scenario::OldSave => {
+                if self.scenario == Scenario::OldSave {
+                    self.make_old_save();
+                }
                 self.call_master(&["BGSAVE"])?;
+                if self.scenario == Scenario::GrowingSave {
+                    self.grow()?;
+                }
                 while self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
                     pause();
                 }
@@ -307,22 +318,6 @@ impl Rig {
             Scenario::FirstStart | Scenario::Restart(_) | Scenario::Resume => unreachable!("starts of their own"),
         }
         Ok(())
-    }
-
-    /// A save that is older than `dump-expire`.
-    fn plant_old_save(&self) {
-        let folder = self.master.data_dir().join("dump").join(OLD_SAVE);
-        let manifest = Manifest {
-            taken: 978_307_200_000,
-            node: String::from("old"),
-            version: String::from("0"),
-            slot_num: 1,
-            databases: 1,
-            slots: Vec::new(),
-            files: Vec::new(),
-        };
-        std::fs::create_dir_all(&folder).expect("a folder");
-        std::fs::write(folder.join(MANIFEST), manifest.encode()).expect("a manifest");
     }
 
     /// Whether it is time to sync the replica anew: it is connected, or nothing came of it for a while.
@@ -407,12 +402,49 @@ impl Rig {
         self.fresh_acked = false;
     }
 
+    /// Writes a database first when a save has passed it and is at the last one.
+    fn grow(&mut self) -> Result<(), String> {
+        let last = format!(".tmp/db{}/", DATABASES - 1);
+        let dump = self.master.data_dir().join("dump");
+        let at_last = || files_under(&dump).iter().any(|path| path.to_string_lossy().contains(&last));
+        while !at_last() && self.info_of_master("rdb_bgsave_in_progress").as_deref() == Some("1") {
+            pause();
+        }
+        let db = self.fresh_db.to_string();
+        self.fresh_db = (self.fresh_db + 1).min(DATABASES - 2);
+        let written = self.on_master(|conn| {
+            conn.try_call(&["SELECT", &db])?;
+            conn.try_call(&["SET", "first", "1"])
+        });
+        written.map_or(Ok(()), refusal)
+    }
+
+    /// A save that is older than `dump-expire`.
+    fn make_old_save(&self) {
+        let save = self.master.data_dir().join("dump").join(OLD_SAVE);
+        let manifest = Manifest {
+            taken: 1_577_836_800_000,
+            node: String::new(),
+            version: String::new(),
+            slot_num: 2,
+            databases: 2,
+            slots: Vec::new(),
+            files: Vec::new(),
+        };
+        fs::create_dir_all(&save).expect("a folder for a save");
+        fs::write(save.join("MANIFEST"), manifest.encode()).expect("a manifest");
+    }
+
     /// A save that has its name is whole.
     fn check_saves(&self) {
         let saves = fs::read_dir(self.master.data_dir().join("dump")).into_iter().flatten().flatten();
         for save in saves.filter(|save| save.file_name().to_string_lossy().starts_with("20")) {
             let name = save.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".tmp") || name == OLD_SAVE {
+            if name.ends_with(".tmp") {
+                continue;
+            }
+            assert!(save.path().join("MANIFEST").is_file(), "{name} lacks its MANIFEST");
+            if name == OLD_SAVE {
                 continue;
             }
             for slot in ["db0/0", "db0/1", "db1/0", "db1/1"] {

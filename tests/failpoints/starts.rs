@@ -154,8 +154,8 @@ impl Rig {
                 self.master.kill9();
                 let logs = files_under(&self.master.data_dir().join("binlog/db0"));
                 for slot in ["/0/", "/1/"] {
-                    let of_slot = logs.iter().filter(|path| path.to_string_lossy().contains(slot));
-                    let last = of_slot.filter(|path| path.to_string_lossy().contains("/binlog.")).next_back();
+                    let is_file = |path: &str| path.contains(slot) && path.contains("/binlog.");
+                    let last = logs.iter().rfind(|path| is_file(&path.to_string_lossy()));
                     let file = File::options().write(true).open(last.expect("a log")).expect("a log");
                     file.set_len(64).expect("a shorter log");
                 }
