@@ -14,6 +14,7 @@ use super::machine::Event;
 use super::master::SILENCE;
 use super::proto::{self, InnerRequest, InnerResponse, ReplicationClient, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
+use super::replica::SLOT_LAST_RETRY;
 use crate::binlog::Position;
 use crate::keyspace::Slot;
 use crate::server::Server;
@@ -74,11 +75,14 @@ pub(super) struct Outcome {
     pub needs_meta: bool,
     pub session: i32,
     pub tail: Option<PathBuf>,
+    /// How long the pauses before the next tries may become.
+    pub longest_pause: Duration,
 }
 
 impl Outcome {
     pub fn of(event: Event) -> Outcome {
-        Outcome { event, reason: None, needs_meta: false, session: 0, tail: None }
+        let longest_pause = SLOT_LAST_RETRY;
+        Outcome { event, reason: None, needs_meta: false, session: 0, tail: None, longest_pause }
     }
 
     pub fn because(event: Event, reason: impl Into<String>) -> Outcome {
@@ -318,6 +322,25 @@ pub(super) async fn db_sync(link: &Link, slot: &Arc<Slot>) -> Outcome {
             StatusCode::KError => Outcome::because(Event::Refused, answer.reply.unwrap_or_default()),
         },
         Err(status) => Outcome::failed(Event::NoAnswer, &status),
+    }
+}
+
+/// Tells the master that this node is there, and for which slots it still needs a snapshot. False if the master does not know it.
+pub(super) async fn heart_beat(link: &Link, full_sync: &[Arc<Slot>]) -> bool {
+    let ask = InnerRequest {
+        heart_beat: Some(inner_request::HeartBeat {
+            full_sync: full_sync.iter().map(|slot| wire_slot(slot)).collect(),
+            token: Some(link.token.clone()),
+        }),
+        ..proto::request(Type::KHeatBeat)
+    };
+    match within(client(&link.channel).heart_beat(ask)).await {
+        Err(status) if status.code() == Code::Unauthenticated => false,
+        Err(status) => {
+            tracing::debug!("heartbeat: {}", explain(&status));
+            true
+        }
+        Ok(_) => true,
     }
 }
 

@@ -24,7 +24,13 @@ const META_FIRST_RETRY: Duration = Duration::from_secs(1);
 const META_LAST_RETRY: Duration = Duration::from_secs(10);
 /// A slot asks again after this long, and then ever more rarely.
 const SLOT_FIRST_RETRY: Duration = Duration::from_millis(100);
-const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
+pub(super) const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
+/// After full syncs that cost the master a snapshot and the network a transfer, and came to nothing.
+const FULL_SYNC_LAST_RETRY: Duration = Duration::from_secs(300);
+/// While this node's disk is full: nobody says when it no longer is.
+const DISK_FULL_LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often the master is told that this node is there.
+const HEART_BEAT: Duration = Duration::from_secs(5);
 
 /// A connection that lasted for so long was a good one: the next try is not delayed by those before.
 const STEADY: Duration = Duration::from_secs(5);
@@ -64,13 +70,24 @@ impl Backoff {
         Backoff { next: Instant::now(), pause: first, first, last }
     }
 
+    /// How long is left of the pause.
+    pub fn left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
     fn due(&self) -> bool {
         Instant::now() >= self.next
     }
 
     fn wait(&mut self) {
-        self.next = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(self.last);
+        self.wait_at_most(self.last);
+    }
+
+    /// As [`Backoff::wait`], with another longest pause this time.
+    fn wait_at_most(&mut self, last: Duration) {
+        let pause = self.pause.min(last);
+        self.next = Instant::now() + pause;
+        self.pause = (pause * 2).min(last).max(self.pause);
     }
 
     fn reset(&mut self) {
@@ -92,8 +109,16 @@ pub(super) struct ReplicaSlot {
     since: Instant,
     ticket: u64,
     task: Option<AbortHandle>,
-    backoff: Backoff,
+    pub backoff: Backoff,
     session: i32,
+    /// Full syncs in a row that were in vain: they failed, or what they brought was too old when it was in place.
+    pub in_vain: u32,
+    /// Why the last of them was; shown until a connection has lasted.
+    pub last_failure: Option<String>,
+    /// A snapshot was put in place, and no connection has lasted since.
+    installed: bool,
+    /// Of what was reported last.
+    longest_pause: Duration,
 }
 
 /// All of the replica's side.
@@ -110,6 +135,7 @@ pub(super) struct ReplicaSide {
     retry_error: bool,
     meta_task: Option<AbortHandle>,
     meta_backoff: Backoff,
+    beat_at: Instant,
 }
 
 /// What a task tells the auxiliary thread.
@@ -122,6 +148,10 @@ pub(super) enum Report {
         id: SlotId,
         ticket: u64,
         outcome: Outcome,
+    },
+    /// The master no longer knows the link with this token.
+    Forgotten {
+        token: String,
     },
     /// Something changed that is worth looking at before the next tick.
     Wake,
@@ -142,6 +172,10 @@ impl ReplicaSide {
             task: None,
             backoff: Backoff::new(SLOT_FIRST_RETRY, SLOT_LAST_RETRY),
             session: 0,
+            in_vain: 0,
+            last_failure: None,
+            installed: false,
+            longest_pause: SLOT_LAST_RETRY,
         };
         ReplicaSide {
             epoch: 0,
@@ -154,6 +188,7 @@ impl ReplicaSide {
             retry_error: false,
             meta_task: None,
             meta_backoff: Backoff::new(META_FIRST_RETRY, META_LAST_RETRY),
+            beat_at: Instant::now(),
         }
     }
 
@@ -205,8 +240,12 @@ impl ReplicaSide {
             self.meta_task = self.ask_meta(manager);
         }
         if self.server == ServerState::MetaSyncDone {
+            self.beat(manager);
             for index in 0..self.slots.len() {
-                let slot = &self.slots[index];
+                let slot = &mut self.slots[index];
+                if slot.is_steady() {
+                    slot.forget_failures();
+                }
                 if slot.state == SlotState::TryConnect && slot.slot.fault().is_some() {
                     self.feed(manager, index, Event::Faulty);
                 }
@@ -215,6 +254,27 @@ impl ReplicaSide {
                     self.feed(manager, index, Event::Poll);
                 }
             }
+        }
+    }
+
+    /// Tells the master now and then that this node is there. Nothing else does while a snapshot is put in place, or between tries.
+    fn beat(&mut self, manager: &Arc<Manager>) {
+        let Some(link) = self.link.clone().filter(|_| self.beat_at.elapsed() >= HEART_BEAT) else { return };
+        self.beat_at = Instant::now();
+        let full_sync: Vec<_> = self.slots.iter().filter(|s| s.is_transferring()).map(|s| s.slot.clone()).collect();
+        let manager = manager.clone();
+        manager.runtime.clone().spawn(async move {
+            if !link::heart_beat(&link, &full_sync).await {
+                manager.report(Report::Forgotten { token: link.token });
+            }
+        });
+    }
+
+    /// A master that does not know us was restarted, or has not heard from us for too long.
+    pub fn forgotten(&mut self, token: &str) {
+        if self.server == ServerState::MetaSyncDone && self.link.as_ref().is_some_and(|link| link.token == token) {
+            self.server = ServerState::ShouldMetaSync;
+            self.meta_backoff.reset();
         }
     }
 
@@ -282,9 +342,13 @@ impl ReplicaSide {
         slot.reason = outcome.reason;
         match outcome.event {
             Event::SyncAccepted => self.partial_syncs += 1,
-            Event::Installed => self.full_syncs += 1,
+            Event::Installed => {
+                self.full_syncs += 1;
+                slot.installed = true;
+            }
             _ => {}
         }
+        slot.longest_pause = outcome.longest_pause;
         if outcome.needs_meta && self.server == ServerState::MetaSyncDone {
             // A restarted master does not know us.
             self.server = ServerState::ShouldMetaSync;
@@ -295,12 +359,14 @@ impl ReplicaSide {
 
     /// Attaches a database to the master again, or takes it out.
     pub fn attach(&mut self, manager: &Arc<Manager>, db: usize, attach: bool, full: bool) {
+        let mut left = Vec::new();
         for index in 0..self.slots.len() {
             if self.slots[index].slot.db() != db {
                 continue;
             }
             if !attach {
                 self.feed(manager, index, Event::Detach);
+                left.push(self.slots[index].slot.clone());
                 continue;
             }
             self.feed(manager, index, Event::Attach);
@@ -308,6 +374,9 @@ impl ReplicaSide {
                 let full = full || manager.awaits_full_sync(&self.slots[index].slot);
                 self.feed(manager, index, Event::MetaSynced { full });
             }
+        }
+        if let Some(link) = self.link.clone().filter(|_| !left.is_empty()) {
+            manager.runtime.spawn(link::leave(link, left));
         }
     }
 
@@ -323,21 +392,21 @@ impl ReplicaSide {
                 tracing::info!(slot = %slot.slot, from, to = to.name(), %position, "{event:?}");
             }
         }
-        let again = matches!(
-            (slot.state, to),
-            (SlotState::WaitReply(_), SlotState::TryConnect | SlotState::TryDbSync)
-                | (SlotState::Connected, SlotState::TryConnect)
-                | (SlotState::WaitDbSync, SlotState::TryDbSync)
-        ) && !matches!(event, Event::Purged | Event::TailSaved);
-        match (again, to) {
-            (true, _) => {
-                if slot.since.elapsed() >= STEADY {
-                    slot.backoff.reset();
-                }
-                slot.backoff.wait();
+        if slot.is_steady() {
+            slot.forget_failures();
+        }
+        match event {
+            Event::MetaSynced { .. } | Event::Faulty | Event::Stop | Event::Attach | Event::Detach => {
+                slot.backoff.reset()
             }
-            (false, SlotState::WaitReply(_) | SlotState::Connected) => {}
-            (false, _) => slot.backoff.reset(),
+            Event::NotYet | Event::NoAnswer | Event::LinkLost if to != slot.state => slot.backoff.wait(),
+            Event::TransferFailed if to != slot.state => slot.failed_in_vain(),
+            // What brings a slot to full sync is no reason to wait, but a full sync that leads straight to the next one is.
+            Event::Purged | Event::TailSaved if to != slot.state && std::mem::take(&mut slot.installed) => {
+                slot.longest_pause = FULL_SYNC_LAST_RETRY;
+                slot.failed_in_vain();
+            }
+            _ => {}
         }
         if to != slot.state {
             slot.since = Instant::now();
@@ -412,23 +481,33 @@ async fn transfer(
     };
     let received = match manager.receiver.receive(&master, slot, progress).await {
         Ok(received) => received,
-        Err(e) => return Outcome::because(Event::TransferFailed, e.to_string()),
+        Err(e) => {
+            let longest_pause = match &e {
+                e if e.is_disk_full() => DISK_FULL_LAST_RETRY,
+                e if e.is_costly() => FULL_SYNC_LAST_RETRY,
+                _ => SLOT_LAST_RETRY,
+            };
+            return Outcome { longest_pause, ..Outcome::because(Event::TransferFailed, e.to_string()) };
+        }
     };
     let installed = tokio::task::block_in_place(|| {
         manager.while_following(epoch, slot, || {
             manager.keyspace.install(slot, received.data.as_deref(), received.applied)?;
+            // Still under the gate: what the next master may have noted by then is another matter.
+            if let Err(e) = manager.note_full_sync(slot, false) {
+                // The data are in place; after a restart they would be fetched once more.
+                tracing::warn!(slot = %slot, "{e}");
+            }
             Ok::<_, crate::keyspace::Error>(())
         })
     });
     match installed {
         None => return Outcome::because(Event::TransferFailed, "the master changed meanwhile"),
-        Some(Err(e)) => return Outcome::because(Event::TransferFailed, e.to_string()),
+        Some(Err(e)) => {
+            let longest_pause = FULL_SYNC_LAST_RETRY;
+            return Outcome { longest_pause, ..Outcome::because(Event::TransferFailed, e.to_string()) };
+        }
         Some(Ok(())) => {}
-    }
-    let cleared = tokio::task::block_in_place(|| manager.note_full_sync(slot, false));
-    if let Err(e) = cleared {
-        // The data are in place; after a restart they would be fetched once more.
-        tracing::warn!(slot = %slot, "{e}");
     }
     if let Err(e) = snapshot::discard(&manager.config, slot) {
         tracing::warn!(slot = %slot, "the receive folder stays: {e}");
@@ -437,6 +516,32 @@ async fn transfer(
 }
 
 impl ReplicaSlot {
+    /// A full sync has come to nothing.
+    fn failed_in_vain(&mut self) {
+        self.in_vain += 1;
+        self.last_failure.clone_from(&self.reason);
+        self.backoff.wait_at_most(self.longest_pause);
+    }
+
+    /// Why it is in its state, or why the full syncs before were in vain, if there is anything to say.
+    pub fn why(&self) -> Option<&String> {
+        let last_failure = || self.last_failure.as_ref().filter(|_| self.state != SlotState::Connected);
+        self.reason.as_ref().or_else(last_failure)
+    }
+
+    /// Whether its connection is a good one.
+    fn is_steady(&self) -> bool {
+        self.state == SlotState::Connected && self.since.elapsed() >= STEADY
+    }
+
+    /// Failures before a good connection do not count for what comes after it.
+    fn forget_failures(&mut self) {
+        self.backoff.reset();
+        self.in_vain = 0;
+        self.last_failure = None;
+        self.installed = false;
+    }
+
     /// Whether a snapshot is on its way.
     pub fn is_transferring(&self) -> bool {
         matches!(self.state, SlotState::WaitDbSync | SlotState::WaitReply(Asked::DbSync))

@@ -191,7 +191,10 @@ fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &AtomicBool) 
         }
         let (db, number) = key_of(slot);
         let of_db = folder.join(format!("db{db}"));
-        checkpoint::take(slot, &of_db.join(number.to_string()), origin)?;
+        let of_slot = of_db.join(number.to_string());
+        checkpoint::take(slot, &of_slot, origin)?;
+        // A save that cannot be read is none.
+        checkpoint::verify(&of_slot, &|| stop.load(Ordering::Relaxed))?;
         sync_dir(&of_db).map_err(Error::io(&of_db))?;
     }
     sync_dir(folder).map_err(Error::io(folder))

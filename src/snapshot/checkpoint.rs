@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{DATA, Error, INFO, Info};
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::fsutil::replace_file;
-use crate::keyspace::{NEVER_WRITTEN, Slot};
+use crate::keyspace::{self, NEVER_WRITTEN, Slot};
 
 /// The node that snapshots are taken on, as their `info` files name it.
 #[derive(Clone, Debug)]
@@ -46,4 +47,14 @@ pub(super) fn take(slot: &Slot, folder: &Path, origin: &Origin) -> Result<Info, 
     let path = folder.join(INFO);
     replace_file(&path, info.encode().as_bytes()).map_err(Error::io(&path))?;
     Ok(info)
+}
+
+/// Reads all of the snapshot in `folder` that [`take`] put there: an error names file and offset of what is damaged. Blocks as long
+/// as that takes, or until `stop`.
+pub(super) fn verify(folder: &Path, stop: &dyn Fn() -> bool) -> Result<(), Error> {
+    let data = folder.join(DATA);
+    if data.exists() {
+        Engine::verify(&data, stop).map_err(keyspace::Error::from)?;
+    }
+    if stop() { Err(Error::Stopping) } else { Ok(()) }
 }

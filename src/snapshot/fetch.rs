@@ -217,14 +217,13 @@ impl Transfer {
 
     fn status(&self, status: &tonic::Status) -> Failure {
         let text = format!("{:?}: {}", status.code(), status.message());
+        let (slot, master, reason) = (self.slot.clone(), self.master.name.clone(), status.message().to_string());
         match status.code() {
+            Code::FailedPrecondition => Failure::Fatal(ReceiveError::Denied { slot, master, reason }),
+            Code::DataLoss => Failure::Fatal(ReceiveError::Damaged { slot, master, reason }),
             // No Haypile, or one that does not know this replica.
             Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
-                Failure::Fatal(ReceiveError::Refused {
-                    slot: self.slot.clone(),
-                    master: self.master.name.clone(),
-                    reason: text,
-                })
+                Failure::Fatal(ReceiveError::Refused { slot, master, reason: text })
             }
             _ => Failure::Broken(text),
         }

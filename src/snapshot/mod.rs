@@ -27,8 +27,8 @@ pub use error::{Error, ReceiveError};
 pub use info::{BadInfo, Info};
 pub use listing::{BadListing, Checksum, FileEntry, Listing};
 pub use progress::{Progress, ProgressNow};
-pub use service::{MESSAGE_LEN, RsyncService, TokenCheck};
-pub use source::{Snapshot, SnapshotSource, SnapshotState};
+pub use service::{MESSAGE_LEN, NotAReader, ReaderCheck, RsyncService};
+pub use source::{Reader, Snapshot, SnapshotNow, SnapshotSource, SnapshotState};
 
 /// The folder of the engine's files, in a snapshot's folder and in a receive folder.
 const DATA: &str = "data";

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::fcntl::OFlag;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -29,23 +30,40 @@ const STALLED: Duration = Duration::from_secs(300);
 /// How often a stream looks whether its token is still good, which counts as a sign of life.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why a snapshot is no longer given: a full sync of this node's own.
+const REPLACED: &str = "the master's own data were replaced since the snapshot was taken";
+
 /// Knows the replicas that may fetch.
-pub trait TokenCheck: Send + Sync {
-    /// The replica (`ip:port`) that a token was given to, or `None`. Counts as a sign of life of it.
-    fn reader_of(&self, token: &str) -> Option<String>;
+pub trait ReaderCheck: Send + Sync {
+    /// The replica (`ip:port`) that a token was given to, if it is registered for a snapshot of the slot. Counts as a sign of life of it.
+    fn reader_of(&self, token: &str, slot: &Slot) -> Result<String, NotAReader>;
+    /// Whether [`ReaderCheck::reader_of`] would find it. Counts as nothing.
+    fn is_reader(&self, token: &str, slot: &Slot) -> bool;
+}
+
+/// Why somebody gets no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAReader {
+    #[error("unknown token: MetaSync comes first")]
+    UnknownToken,
+    #[error("no snapshot of this slot was asked for: DBSync comes first")]
+    NotRegistered,
+    /// It was registered, but what it needs could not be kept.
+    #[error("dropped by the master: {0}")]
+    Dropped(Arc<str>),
 }
 
 /// The service `Rsync`.
 pub struct RsyncService {
     keyspace: Arc<Keyspace>,
     source: Arc<SnapshotSource>,
-    tokens: Arc<dyn TokenCheck>,
+    readers: Arc<dyn ReaderCheck>,
 }
 
 impl RsyncService {
     /// Serves the snapshots of `source`, which are of the slots of `keyspace`.
-    pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, tokens: Arc<dyn TokenCheck>) -> RsyncService {
-        RsyncService { keyspace, source, tokens }
+    pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, readers: Arc<dyn ReaderCheck>) -> RsyncService {
+        RsyncService { keyspace, source, readers }
     }
 
     /// The service for a tonic router.
@@ -55,8 +73,6 @@ impl RsyncService {
 
     /// The snapshot that a request is about, or the reply that there is none.
     fn find(&self, request: &RsyncRequest) -> Result<Result<Found<'_>, RsyncResponse>, Status> {
-        let reader = request.token.as_deref().and_then(|token| self.tokens.reader_of(token));
-        let reader = reader.ok_or_else(|| Status::unauthenticated("unknown token: MetaSync comes first"))?;
         let refuse = |reason: &str, retry: bool| {
             Ok(Err(RsyncResponse {
                 reason: Some(reason.into()),
@@ -67,10 +83,22 @@ impl RsyncService {
         let Some(slot) = self.keyspace.slot_named(&request.db_name, request.slot_id) else {
             return refuse("no such slot", false);
         };
+        let reader = match self.readers.reader_of(request.token.as_deref().unwrap_or_default(), slot) {
+            Ok(reader) => reader,
+            Err(e @ NotAReader::UnknownToken) => return Err(Status::unauthenticated(e.to_string())),
+            Err(e @ NotAReader::NotRegistered) => return refuse(&e.to_string(), false),
+            Err(e @ NotAReader::Dropped(_)) => return Err(Status::failed_precondition(e.to_string())),
+        };
         match self.source.get(slot) {
-            SnapshotState::None => refuse("no snapshot of this slot was asked for: DBSync comes first", false),
+            SnapshotState::None => refuse(&NotAReader::NotRegistered.to_string(), false),
             SnapshotState::Making => refuse("the snapshot is being made", true),
-            SnapshotState::Failed(reason) => refuse(&format!("no snapshot could be made: {reason}"), false),
+            SnapshotState::Failed(reason) => {
+                Err(Status::failed_precondition(format!("no snapshot could be made: {reason}")))
+            }
+            SnapshotState::Ready(snapshot) if !snapshot.is_of_log(slot) => {
+                self.source.give_up(slot, snapshot.uuid(), REPLACED);
+                refuse(REPLACED, false)
+            }
             SnapshotState::Ready(snapshot) => {
                 snapshot.touch();
                 Ok(Ok(Found { slot, reader, snapshot }))
@@ -133,13 +161,14 @@ impl Rsync for RsyncService {
             }
             Some(file) => {
                 let job = Reading {
-                    slot: slot.to_string(),
+                    slot: slot.clone(),
+                    source: self.source.clone(),
                     reader,
                     file,
                     template: reply_to(&request, snapshot.uuid(), StatusCode::KOk),
                     snapshot,
                     token: request.token.unwrap_or_default(),
-                    tokens: self.tokens.clone(),
+                    readers: self.readers.clone(),
                 };
                 let (wanted, runtime) = (wanted.clone(), Handle::current());
                 tokio::task::spawn_blocking(move || job.run(&wanted, &messages, &runtime));
@@ -163,28 +192,57 @@ fn reply_to(request: &RsyncRequest, uuid: &str, code: StatusCode) -> RsyncRespon
 
 /// One file being read for one stream. Holds the snapshot.
 struct Reading {
-    slot: String,
+    slot: Arc<Slot>,
+    source: Arc<SnapshotSource>,
     reader: String,
     file: FileEntry,
     template: RsyncResponse,
     snapshot: Arc<Snapshot>,
     token: String,
-    tokens: Arc<dyn TokenCheck>,
+    readers: Arc<dyn ReaderCheck>,
 }
 
 type Messages = mpsc::Sender<Result<RsyncResponse, Status>>;
 
+/// Why a stream ended before its end.
+enum Ended {
+    /// The file is not what was listed: in words, with path and offset.
+    Damaged(String),
+    /// The replica is to have no more of it.
+    Refused(String),
+    /// The replica takes nothing.
+    Stalled,
+    /// The replica has hung up.
+    Gone,
+}
+
 impl Reading {
     /// Reads and sends, at most [`READ_AHEAD`] messages ahead of the network. Ends early when nobody takes them.
     fn run(self, wanted: &FileRequest, messages: &Messages, runtime: &Handle) {
-        let Err(e) = self.read(wanted, messages, runtime) else { return };
-        let Reading { slot, reader, file, .. } = self;
-        tracing::warn!(slot, reader, "sending {} of a snapshot: {e}", file.name);
-        let _ = messages.try_send(Err(Status::data_loss(format!("{}: {e}", file.name))));
+        let Err(ended) = self.read(wanted, messages, runtime) else { return };
+        let Reading { slot, reader, file, snapshot, .. } = &self;
+        let status = match ended {
+            Ended::Gone => return,
+            Ended::Damaged(why) => {
+                tracing::error!(slot = %slot, reader, "a snapshot was damaged after it was listed: {why}");
+                self.source.give_up(slot, snapshot.uuid(), &why);
+                Status::data_loss(why)
+            }
+            Ended::Refused(why) => Status::failed_precondition(why),
+            Ended::Stalled => Status::deadline_exceeded(format!(
+                "the replica took nothing of {} for {} s",
+                file.name,
+                STALLED.as_secs()
+            )),
+        };
+        tracing::warn!(slot = %slot, reader, "sending {} of a snapshot: {}", file.name, status.message());
+        let _ = messages.try_send(Err(status));
     }
 
-    fn read(&self, wanted: &FileRequest, messages: &Messages, runtime: &Handle) -> io::Result<()> {
-        let file = self.open()?;
+    fn read(&self, wanted: &FileRequest, messages: &Messages, runtime: &Handle) -> Result<(), Ended> {
+        let path = self.snapshot.path_of(&self.file);
+        let damaged = |what: &dyn std::fmt::Display| Ended::Damaged(format!("{}: {what}", path.display()));
+        let file = self.open().map_err(|e| damaged(&e))?;
         let size = self.file.size;
         let end = if wanted.count == 0 { size } else { wanted.offset.saturating_add(wanted.count).min(size) };
         let mut offset = wanted.offset;
@@ -192,35 +250,61 @@ impl Reading {
         loop {
             if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
-                if self.tokens.reader_of(&self.token).is_none() {
-                    return Err(io::Error::other("the replica's token is no longer good"));
-                }
+                self.check()?;
             }
-            let len = (end - offset).min(MESSAGE_LEN as u64);
-            let mut data = vec![0; len as usize];
-            file.read_exact_at(&mut data, offset)?;
+            // Always whole pieces, as they were listed.
+            let begin = offset - offset % MESSAGE_LEN as u64;
+            let mut piece = vec![0; (size - begin).min(MESSAGE_LEN as u64) as usize];
+            let until = begin + piece.len() as u64;
+            file.read_exact_at(&mut piece, begin).map_err(|e| damaged(&format_args!("offset {begin}: {e}")))?;
+            if !piece.is_empty() && !self.snapshot.is_intact(&self.file, begin, &piece) {
+                return Err(damaged(&format_args!(
+                    "offset {begin}: the bytes up to {until} are not those that were listed"
+                )));
+            }
+            let len = (end.min(until) - offset) as usize;
+            let data = Bytes::from(piece).slice((offset - begin) as usize..).slice(..len);
             let part = FileResponse {
-                eof: i32::from(offset + len == size),
-                count: len,
+                eof: i32::from(offset + len as u64 == size),
+                count: len as u64,
                 offset,
                 checksum: Checksum::of(&data).to_string(),
-                data: data.into(),
+                data,
                 filename: self.file.name.clone(),
             };
             let message = RsyncResponse { file_resp: Some(part), ..self.template.clone() };
             self.snapshot.touch();
-            match runtime.block_on(tokio::time::timeout(STALLED, messages.send(Ok(message)))) {
-                Ok(Ok(())) => {}
-                // The replica has hung up.
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => {
-                    let why = format!("the replica took nothing for {} s", STALLED.as_secs());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-                }
-            }
-            offset += len;
+            self.send(message, messages, runtime)?;
+            offset += len as u64;
             if offset == end {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Whether the replica is still to have it. Counts as a sign of life.
+    fn check(&self) -> Result<(), Ended> {
+        if !self.snapshot.is_of_log(&self.slot) {
+            return Err(Ended::Refused(REPLACED.into()));
+        }
+        let known = self.readers.reader_of(&self.token, &self.slot);
+        known.map(drop).map_err(|e| Ended::Refused(e.to_string()))
+    }
+
+    /// Waits until the replica has taken enough of what was sent before. A replica that was dropped meanwhile keeps nothing: not the
+    /// snapshot's folder, nor this thread.
+    fn send(&self, message: RsyncResponse, messages: &Messages, runtime: &Handle) -> Result<(), Ended> {
+        let began = Instant::now();
+        loop {
+            match runtime.block_on(tokio::time::timeout(CHECK_INTERVAL, messages.reserve())) {
+                Ok(Ok(permit)) => {
+                    permit.send(Ok(message));
+                    return Ok(());
+                }
+                Ok(Err(_)) => return Err(Ended::Gone),
+                Err(_) if began.elapsed() >= STALLED => return Err(Ended::Stalled),
+                Err(_) if !self.readers.is_reader(&self.token, &self.slot) => return Err(Ended::Gone),
+                Err(_) => {}
             }
         }
     }
@@ -228,12 +312,15 @@ impl Reading {
     /// Opens the file, which must be what was listed and not a link to something else.
     fn open(&self) -> io::Result<File> {
         let path = self.snapshot.path_of(&self.file);
-        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)?;
+        let options = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(options.bits()).open(&path)?;
         let meta = file.metadata()?;
-        if meta.is_file() && meta.len() == self.file.size {
-            Ok(file)
-        } else {
-            Err(io::Error::other(format!("{} is not the file that was listed", path.display())))
+        match (meta.is_file(), meta.len(), self.file.size) {
+            (false, ..) => Err(io::Error::other("is not the file that was listed")),
+            (_, found, listed) if found != listed => {
+                Err(io::Error::other(format!("has {found} bytes, {listed} were listed")))
+            }
+            _ => Ok(file),
         }
     }
 }
