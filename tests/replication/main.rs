@@ -7,6 +7,8 @@ mod all_commands;
 mod databases;
 mod failover;
 mod full_sync;
+mod full_sync_damage;
+mod full_sync_faults;
 mod functions;
 mod info;
 mod partial_sync;
