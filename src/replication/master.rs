@@ -281,7 +281,14 @@ impl Service {
             if nodes.iter().any(|r| same(r) && r.run_id != run_id && r.streams > 0) {
                 return refuse(StatusCode::KOther, "Slave AlreadyExist".into());
             }
-            nodes.retain(|r| !same(r));
+            // One that was restarted in the middle of a full sync will want the same snapshots again.
+            let (mut slots, mut dropped) = (HashMap::new(), BTreeMap::new());
+            if let Some(at) = nodes.iter().position(same) {
+                let before = nodes.remove(at);
+                slots = before.slots;
+                slots.retain(|_, slot| slot.stage == Stage::DbSync);
+                dropped = before.dropped;
+            }
             nodes.push(Replica {
                 ip: ask.node.ip.clone(),
                 port,
@@ -289,8 +296,8 @@ impl Service {
                 token: token.clone(),
                 heard: Instant::now(),
                 streams: 0,
-                slots: HashMap::new(),
-                dropped: BTreeMap::new(),
+                slots,
+                dropped,
             });
         }
         tracing::info!(replica = %format!("{}:{port}", ask.node.ip), "replica registered");

@@ -47,9 +47,7 @@ fn received_files(replica: &Node) -> Vec<PathBuf> {
 #[track_caller]
 fn wait_received(replica: &Node, bytes: u64) {
     let len = |path: PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
-    wait_for("some of the snapshots", DEADLINE, || {
-        received_files(replica).into_iter().map(len).sum::<u64>() >= bytes
-    });
+    wait_for("some of the snapshots", DEADLINE, || received_files(replica).into_iter().map(len).sum::<u64>() >= bytes);
 }
 
 /// Two replicas, then eight, that sync at once share one snapshot of each slot.
@@ -175,6 +173,8 @@ fn a_replica_that_leaves_in_the_middle_keeps_nothing() {
     assert!(!master.replication().text.contains("_snapshot:"), "{}", master.replication().text);
     wait_for("what was received to go", DEADLINE, || received_files(&replica).is_empty());
     assert_eq!(replica.digest(), before);
+    let log = master.output();
+    assert!(log.contains("replica left") && !log.contains("dropped"), "it was not told, but found out: {log}");
     // The same with one database only.
     replica.slaveof(master.port());
     wait_received(&replica, 1 << 20);
@@ -185,20 +185,29 @@ fn a_replica_that_leaves_in_the_middle_keeps_nothing() {
     wait_synced(&master, &replica);
 }
 
-/// One that is killed and one that the network swallows cannot say that they leave: the silence does.
+/// One that is killed and one that the network swallows cannot say that they leave: the silence does. One that is only slow says that it
+/// is there, though it takes nothing for longer than that.
 #[test]
 fn what_is_kept_for_a_silent_replica_goes_after_the_keepalive() {
     let mut rng = rng();
     let master = master_with(4, small(), &mut rng);
-    let (mut killed, swallowed) = (throttled("1M").start(), throttled("1M").start());
+    let [mut killed, swallowed] = [(); 2].map(|()| throttled("1M").start());
+    let slow = throttled("4K").start();
     let link = Link::to(&master);
     killed.slaveof(master.port());
+    slow.slaveof(master.port());
     swallowed.slaveof(link.port());
     wait_received(&killed, 1 << 20);
     wait_received(&swallowed, 1 << 20);
     killed.kill9();
     link.stall();
-    wait_for("both to be dropped", DEADLINE, || master.replication().number("connected_slaves") == 0);
+    wait_for("both to be dropped", DEADLINE, || master.replication().number("connected_slaves") <= 1);
+    let left = master.replication();
+    assert!(left.field("slave0").contains(&format!("port={},", slow.port())), "{}", left.text);
+    for slot in ["db0:0", "db0:1"] {
+        assert!(left.text.contains(&format!("{slot}_snapshot:state=ready,readers=1,")), "{}", left.text);
+    }
+    slow.slaveof_no_one();
     wait_for("the snapshots to go", DEADLINE, || snapshot_files(&master).is_empty());
     assert!(!master.replication().text.contains("_snapshot:"));
     // Both go on where they were.
