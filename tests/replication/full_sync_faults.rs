@@ -121,10 +121,11 @@ fn over_the_cap_a_replica_is_dropped_and_both_sides_say_why() {
     let mut rng = rng();
     let options = small().set("binlog-file-size", "256K").set("write-buffer-size", "512K").set("expire-logs-nums", 1);
     let master = master_with(8, options.set("binlog-max-pinned-size", CAP), &mut rng);
-    let replica = throttled("1M").start();
+    // Slow enough for any machine: it would take half a minute.
+    let replica = throttled("256K").start();
     replica.run("SET own before").expect_ok();
     replica.slaveof(master.port());
-    wait_received(&replica, 1 << 20);
+    wait_received(&replica, 256 << 10);
     let load = LoadOptions { value_len: 8000, pace: Duration::ZERO, ..LoadOptions::default() };
     let load = Load::start(&master, load);
     let dropped = wait_some("a dropped replica", DEADLINE, || {
@@ -147,7 +148,6 @@ fn over_the_cap_a_replica_is_dropped_and_both_sides_say_why() {
         assert!(used < 32 * CAP, "{used} bytes of log");
         replica.replication().text.contains("next_try_seconds=")
     });
-    assert_eq!(replica.full_syncs(), 0);
     assert_eq!(replica.run("GET own"), Reply::bulk("before"));
     assert!(master.stat("sync_dropped") > 0);
     let acked = load.stop();
