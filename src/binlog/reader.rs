@@ -91,7 +91,17 @@ impl RecordStream {
             return Err(Error::NotInLog { path, filenum: position.filenum, offset: position.offset });
         }
         let limit = limit.unwrap_or(len).min(len);
-        Ok(RecordStream { file, path, buf: Vec::new(), at: 0, position, limit, verify_body, chained: true, read_ahead: READ_AHEAD })
+        Ok(RecordStream {
+            file,
+            path,
+            buf: Vec::new(),
+            at: 0,
+            position,
+            limit,
+            verify_body,
+            chained: true,
+            read_ahead: READ_AHEAD,
+        })
     }
 
     /// The end of the last record returned.

@@ -54,9 +54,9 @@ pub use observer::KeyObserver;
 pub use purge::{LogPin, PurgePolicy};
 pub use scan::KeyCounts;
 pub use slot::{Published, Slot, Store};
-pub use store::{Current, Layout};
 #[cfg(test)]
 pub(crate) use store::parse as parse_current;
+pub use store::{Current, Layout};
 pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
 pub use upkeep::Sizes;
 

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::{DATA, Error, INFO, Info};
 use crate::config::Config;
 use crate::disk::{self, Point, Replace};
-use crate::keyspace::{NEVER_WRITTEN, Slot};
+use crate::engine::Engine;
+use crate::keyspace::{self, NEVER_WRITTEN, Slot};
 
 /// The node that snapshots are taken on, as their `info` files name it.
 #[derive(Clone, Debug)]
@@ -45,4 +46,14 @@ pub(super) fn take(slot: &Slot, folder: &Path, origin: &Origin) -> Result<Info, 
     let path = folder.join(INFO);
     disk::replace_file(&Replace::SNAPSHOT_INFO, &path, info.encode().as_bytes()).map_err(Error::io(&path))?;
     Ok(info)
+}
+
+/// Reads all of the snapshot in `folder` that [`take`] put there: an error names file and offset of what is damaged. Blocks as long
+/// as that takes, or until `stop`.
+pub(super) fn verify(folder: &Path, stop: &dyn Fn() -> bool) -> Result<(), Error> {
+    let data = folder.join(DATA);
+    if data.exists() {
+        Engine::verify(&data, stop).map_err(keyspace::Error::from)?;
+    }
+    if stop() { Err(Error::Stopping) } else { Ok(()) }
 }

@@ -60,6 +60,8 @@ pub(super) fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &A
     for &SavedSlot { slot, .. } in &slots {
         let dir = folder_of(folder, slot);
         list(folder, &dir, &mut files, &stopped)?;
+        // A save that cannot be read is none. After the checksums were taken: what is damaged from now on does not match them.
+        checkpoint::verify(&dir, &|| stop.load(Ordering::Relaxed))?;
         disk::sync_dir(Point::BgsaveSyncDb, &dir).map_err(Error::io(&dir))?;
         let parent = dir.parent().unwrap_or(folder);
         disk::sync_dir(Point::BgsaveSyncDb, parent).map_err(Error::io(parent))?;
