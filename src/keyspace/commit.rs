@@ -193,3 +193,48 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Position>,
     }
     Ok(ends.into_iter().map(|(_, end)| end).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::{Keyspace, KeyspaceOptions, Locked};
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    #[test]
+    fn what_was_admitted_before_a_node_became_a_replica_is_not_added_to_its_masters_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyspace = Keyspace::open(KeyspaceOptions {
+            db_path: dir.path().join("db"),
+            binlog_path: dir.path().join("binlog"),
+            databases: 1,
+            slots: 4,
+            cache: 1 << 20,
+            engine: EngineOptions::default(),
+            binlog_file_size: Box::new(|| 1 << 20),
+            sync_always: Box::new(|| false),
+            term: 1,
+            leading_from: Some(1),
+        })
+        .unwrap();
+        let keys: Vec<Bytes> = (0..16).map(|n| Bytes::from(format!("key{n}"))).collect();
+        let ends = || keyspace.all_slots().map(|s| s.position().index).sum::<u64>();
+        // A write of one slot, and one of all.
+        for count in [1, keys.len()] {
+            let mut tx = keyspace.transaction();
+            assert_eq!(tx.lock(keys[..count].iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
+            keys[..count].iter().for_each(|k| tx.set(0, k, Bytes::from_static(b"v"), None, 1).unwrap());
+            keyspace.all_slots().for_each(|slot| slot.set_followed(true));
+            assert!(matches!(tx.commit(), Err(Error::Followed)));
+            drop(tx);
+            assert_eq!(ends(), 0);
+            keyspace.all_slots().for_each(|slot| slot.set_followed(false));
+        }
+        let mut tx = keyspace.transaction();
+        assert_eq!(tx.lock(keys.iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
+        keys.iter().for_each(|k| tx.set(0, k, Bytes::from_static(b"v"), None, 1).unwrap());
+        tx.commit().unwrap();
+        assert_eq!(ends(), 4);
+    }
+}
