@@ -93,7 +93,7 @@ fn an_acknowledgement_of_what_was_not_sent_is_not_believed() {
     let wrong: [fn(Position) -> Position; 4] = [
         |p| Position { index: 1000, ..p },
         |p| Position { filenum: 7, ..p },
-        |p| Position { offset: p.offset + 1, ..p },
+        |p| Position { offset: p.offset + (1 << 20), ..p },
         |p| Position { index: p.index - 1, ..p },
     ];
     for (nth, wrong) in wrong.into_iter().enumerate() {
