@@ -6,10 +6,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use super::link::{Link, LinkHealth, Outcome, client};
 use super::machine::Event;
-use super::proto::{self, InnerRequest, Type, inner_request, inner_response};
+use super::proto::{self, InnerRequest, InnerResponse, Type, inner_request, inner_response};
 use super::{Epoch, Manager};
 use crate::binlog::Position;
 use crate::config::SyncMode;
@@ -87,13 +88,14 @@ impl StreamContext {
                 };
             }
         };
-        let (records, to_apply) = mpsc::channel(INCOMING);
+        let (records, mut to_apply) = mpsc::channel(INCOMING);
         let failure = Arc::new(Mutex::new(None));
         let thread = {
             let (context, failure) = (context.clone(), failure.clone());
             let name = format!("apply-{}", context.slot);
             std::thread::Builder::new().name(name).spawn(move || {
-                if let Err(ended) = context.apply_all(to_apply, &acks) {
+                // Both channels close after the failure is there to be read.
+                if let Err(ended) = context.apply_all(&mut to_apply, &acks) {
                     *failure.lock() = Some(ended);
                 }
             })
@@ -101,25 +103,30 @@ impl StreamContext {
         if let Err(e) = thread {
             return lost(format!("no thread to apply records: {e}"));
         }
-        // When applying fails, the acknowledgements end, and the master hangs up: that is not why.
-        let first_cause = |why: String| failure.lock().take().map_or_else(|| lost(why), Ended::outcome);
+        let ended = context.receive(&mut incoming, &records).await;
+        // What the apply thread found wrong is the cause, whoever notices first: the master closes the stream when the acknowledgements end.
+        failure.lock().take().map_or(ended, Ended::outcome)
+    }
+
+    /// Hands what comes to the apply thread until one of them ends.
+    async fn receive(
+        &self,
+        incoming: &mut Streaming<InnerResponse>,
+        records: &mpsc::Sender<inner_response::BinlogSync>,
+    ) -> Outcome {
+        let lost = |why: String| Outcome::because(Event::LinkLost, why);
         loop {
-            let patience = context.manager.config.repl_timeout();
+            let patience = self.manager.config.repl_timeout();
             let message = match tokio::time::timeout(patience, incoming.message()).await {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return first_cause("the master closed the stream".into()),
-                Ok(Err(status)) => {
-                    return match failure.lock().take() {
-                        Some(ended) => ended.outcome(),
-                        None => Outcome::failed(Event::LinkLost, &status),
-                    };
-                }
-                Err(_) => return first_cause(format!("nothing heard from the master in {} s", patience.as_secs())),
+                Ok(Ok(None)) => return lost("the master closed the stream".into()),
+                Ok(Err(status)) => return Outcome::failed(Event::LinkLost, &status),
+                Err(_) => return lost(format!("nothing heard from the master in {} s", patience.as_secs())),
             };
-            context.status.lock().heard_at = Server::now_ms();
+            self.status.lock().heard_at = Server::now_ms();
             for sync in message.binlog_sync {
                 if records.send(sync).await.is_err() {
-                    return first_cause("the slot no longer follows this master".into());
+                    return lost("the slot no longer follows this master".into());
                 }
             }
         }
@@ -128,7 +135,7 @@ impl StreamContext {
     /// The apply thread: in order, each run once.
     fn apply_all(
         &self,
-        mut records: mpsc::Receiver<inner_response::BinlogSync>,
+        records: &mut mpsc::Receiver<inner_response::BinlogSync>,
         acks: &mpsc::Sender<InnerRequest>,
     ) -> Result<(), Ended> {
         while let Some(sync) = records.blocking_recv() {

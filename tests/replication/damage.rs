@@ -10,7 +10,9 @@ use crate::common::link::{Fault, Link, Way, Wires};
 use crate::common::{
     DEADLINE, Load, LoadOptions, Node, NodeOptions, fill, rng, wait_connected, wait_equal_digest, wait_for, wait_synced,
 };
+use crate::fake::FakeReplica;
 use crate::small;
+use tonic::Code;
 
 fn watchful() -> NodeOptions {
     small().set("repl-timeout", 2)
@@ -72,6 +74,22 @@ fn one_byte_of_a_conversation() {
     acked.verify(&replica);
     assert_eq!(replica.full_syncs(), full, "full syncs");
     assert!(!replica.replication().text.contains("diverged_tail"), "nothing parted");
+}
+
+/// Every byte of every call in turn: position, token, slot, address. None is believed, and nothing is registered or forgotten by it.
+#[test]
+fn every_byte_of_every_call() {
+    let master = watchful().set("repl-timeout", 60).start();
+    master.run("SET k v").expect_ok();
+    let fake = FakeReplica::join(&master, 1);
+    let before = (master.stat("sync_partial_ok"), master.stat("sync_partial_err"), master.stat("sync_full"));
+    let answers = fake.damaged_calls(0, 0);
+    assert!(answers.len() > 300, "{} bytes", answers.len());
+    let believed: Vec<_> = answers.iter().filter(|(_, code)| *code != Code::DataLoss).collect();
+    assert!(believed.is_empty(), "{believed:?}");
+    let after = (master.stat("sync_partial_ok"), master.stat("sync_partial_err"), master.stat("sync_full"));
+    assert_eq!(after, before);
+    assert_eq!(master.replication().number("connected_slaves"), 1);
 }
 
 #[test]

@@ -4,11 +4,13 @@ use haypile::binlog::Position;
 use haypile::replication::proto::{
     self, BinlogOffset, InnerRequest, InnerResponse, ReplicationClient, Type, inner_request, inner_response,
 };
+use haypile::wire;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
 
 use crate::common::Node;
 use crate::common::ports::REPLICATION;
@@ -59,6 +61,48 @@ impl FakeReplica {
 
     fn slot(db: usize, slot: u32) -> proto::Slot {
         proto::Slot { db_name: format!("db{db}"), slot_id: slot }
+    }
+
+    /// Makes each of the calls that carry a position, a token or a registration, with each byte of what it says changed in turn. What
+    /// the master answered, by the call's name.
+    pub fn damaged_calls(&self, db: usize, slot: u32) -> Vec<(&'static str, Code)> {
+        let slot = FakeReplica::slot(db, slot);
+        let (node, token) = (self.node.clone(), Some(self.token.clone()));
+        let binlog_offset = BinlogOffset::from(Position::START);
+        let meta =
+            inner_request::MetaSync { node: node.clone(), auth: Some(String::new()), run_id: Some("another".into()) };
+        let try_sync = inner_request::TrySync {
+            node: node.clone(),
+            slot: slot.clone(),
+            binlog_offset,
+            probe: Some(false),
+            token: token.clone(),
+        };
+        let db_sync =
+            inner_request::DbSync { node: node.clone(), slot: slot.clone(), binlog_offset, token: token.clone() };
+        let leaving = inner_request::RemoveSlaveNode { node, slot, token };
+        let calls = [
+            ("MetaSync", InnerRequest { meta_sync: Some(meta), ..proto::request(Type::KMetaSync) }),
+            ("TrySync", InnerRequest { try_sync: Some(try_sync), ..proto::request(Type::KTrySync) }),
+            ("DBSync", InnerRequest { db_sync: Some(db_sync), ..proto::request(Type::KDbSync) }),
+            (
+                "RemoveSlaveNode",
+                InnerRequest { remove_slave_node: vec![leaving], ..proto::request(Type::KRemoveSlaveNode) },
+            ),
+        ];
+        let mut answers = Vec::new();
+        self.runtime.block_on(async {
+            for (name, ask) in calls {
+                for at in 0..wire::seal(&ask).len() {
+                    let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+                    grpc.ready().await.expect("a connection");
+                    let path = format!("/InnerMessage.Replication/{name}").parse().expect("a path");
+                    let answer = grpc.unary(tonic::Request::new(ask.clone()), path, Damaging(at)).await;
+                    answers.push((name, answer.err().map_or(Code::Ok, |status| status.code())));
+                }
+            }
+        });
+        answers
     }
 
     /// DBSync of a slot.
@@ -128,5 +172,35 @@ impl FakeReplica {
     pub fn next(&self, stream: &mut FakeStream) -> Option<inner_response::BinlogSync> {
         let message = self.runtime.block_on(stream.records.message()).ok().flatten()?;
         message.binlog_sync.into_iter().next()
+    }
+}
+
+/// Changes the byte at a place of what is sent.
+struct Damaging(usize);
+
+impl Codec for Damaging {
+    type Encode = InnerRequest;
+    type Decode = InnerResponse;
+    type Encoder = Damaging;
+    type Decoder = wire::Opening<InnerResponse>;
+
+    fn encoder(&mut self) -> Damaging {
+        Damaging(self.0)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        wire::SealedCodec::<InnerRequest, InnerResponse>::default().decoder()
+    }
+}
+
+impl Encoder for Damaging {
+    type Item = InnerRequest;
+    type Error = Status;
+
+    fn encode(&mut self, message: InnerRequest, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let mut bytes = wire::seal(&message).to_vec();
+        bytes[self.0] ^= 1;
+        bytes::BufMut::put_slice(out, &bytes);
+        Ok(())
     }
 }

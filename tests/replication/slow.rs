@@ -89,21 +89,29 @@ fn an_acknowledgement_of_what_was_not_sent_is_not_believed() {
     for i in 0..10 {
         master.run(&format!("SET k{i} v")).expect_ok();
     }
-    for beyond in [
-        |p: Position| Position { index: 9, ..p },
-        |p: Position| Position { filenum: 7, ..p },
-        |p: Position| Position { offset: p.offset + 1, ..p },
-        |p: Position| Position { index: p.index - 1, ..p },
-    ] {
+    let refusals = || master.output().matches("not believed").count();
+    let wrong: [fn(Position) -> Position; 4] = [
+        |p| Position { index: 1000, ..p },
+        |p| Position { filenum: 7, ..p },
+        |p| Position { offset: p.offset + (1 << 20), ..p },
+        |p| Position { index: p.index - 1, ..p },
+    ];
+    for (nth, wrong) in wrong.into_iter().enumerate() {
         let fake = FakeReplica::join(&master, fake_port());
         let mut stream = fake.stream(0, 0);
         let first = wait_some("records", DEADLINE, || {
             let message = fake.next(&mut stream).expect("a message");
             (!message.binlog.is_empty()).then(|| Position::from(&message.binlog_offset))
         });
-        fake.ack(&stream, 0, 0, first);
         assert_eq!(first.index, 1, "the window is one record");
-        fake.ack(&stream, 0, 0, beyond(first));
+        fake.ack(&stream, 0, 0, first);
+        // Acknowledged: the second record is on its way.
+        wait_some("the next record", DEADLINE, || {
+            let message = fake.next(&mut stream).expect("a message");
+            (!message.binlog.is_empty()).then_some(())
+        });
+        fake.ack(&stream, 0, 0, wrong(first));
+        wait_for("the master to say that it is wrong", DEADLINE, || refusals() == nth + 1);
         let mut conn = master.conn();
         assert_eq!(conn.run("SET waited v"), Reply::ok());
         assert_eq!(conn.run("WAIT 1 1"), Reply::Int(0));
