@@ -24,7 +24,7 @@
 //! docs/ holds the formats: `binlog.md`, `encodings.md`, `snapshots.md`, `replication.md`.
 
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr))]
 
 pub mod binlog;
 pub mod command;

@@ -160,7 +160,11 @@ impl Server {
         if tx.lock([(0, LIBRARIES_KEY.as_ref())].into_iter(), false) != Locked::Yes {
             return Err(keyspace::Error::Busy.into());
         }
-        self.functions.install(&self.scripts, &self.keyspace.libraries()?);
+        match self.keyspace.libraries() {
+            Ok(libraries) => self.functions.install(&self.scripts, &libraries),
+            // They come with the slot's data, when it has some again.
+            Err(e) => tracing::error!("no functions are loaded: {e}"),
+        }
         Ok(())
     }
 
@@ -302,7 +306,10 @@ impl Server {
                 out.push_str(&format!("slot_disk_full:{slot} {}\r\n", reason.replace(['\r', '\n'], " ")));
             }
             if let Some(reason) = slot.fault() {
-                out.push_str(&format!("slot_fault:{slot} {reason}\r\n"));
+                out.push_str(&format!("slot_fault:{slot} {}\r\n", one_line(&reason)));
+            }
+            if let Some(damage) = slot.log_damage() {
+                out.push_str(&format!("slot_log_replaced:{slot} {}\r\n", one_line(&damage)));
             }
         }
     }
@@ -311,6 +318,11 @@ impl Server {
     pub fn now_ms() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
+}
+
+/// What RocksDB reports may have line breaks, which INFO has no room for.
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
 }
 
 /// `len` random hex digits.

@@ -166,7 +166,9 @@ impl RecordStream {
         let from = self.position.offset + have as u64;
         if let Err(e) = self.file.read_exact_at(&mut self.buf[have..], from) {
             self.buf.truncate(have);
-            return Err(Error::io(&self.path)(e));
+            // Somebody has cut the file while it was read.
+            let is_cut = e.kind() == std::io::ErrorKind::UnexpectedEof;
+            return Err(if is_cut { self.bad("cut off") } else { Error::io(&self.path)(e) });
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ pub struct Chunk {
     pub end: Position,
 }
 
-/// Follows a log that is being written, across files, in chunks of whole records.
+/// Follows a log that is being written, across files, in chunks of whole records, each checked whole: a damaged one is not handed out.
 #[derive(Debug)]
 pub struct ChunkReader {
     dir: PathBuf,
@@ -205,7 +207,8 @@ pub struct ChunkReader {
 impl ChunkReader {
     /// Starts after `from`, which must be the end of a record of this log.
     pub fn open(dir: &Path, from: Position) -> Result<ChunkReader, Error> {
-        let mut stream = RecordStream::open(dir, from, Some(from.offset), false)?;
+        // Bodies too: what is damaged must not go to a replica, whose own check would only make it ask for the same again.
+        let mut stream = RecordStream::open(dir, from, Some(from.offset), true)?;
         stream.read_ahead = CHUNK_READ_AHEAD;
         Ok(ChunkReader { dir: dir.to_path_buf(), stream })
     }
@@ -282,7 +285,7 @@ impl ChunkReader {
         if found != start {
             return Err(Error::Format { path, why: "does not continue the file before it".into() });
         }
-        self.stream = RecordStream::new(file, path, start, Some(start.offset), false)?;
+        self.stream = RecordStream::new(file, path, start, Some(start.offset), true)?;
         self.stream.read_ahead = CHUNK_READ_AHEAD;
         Ok(())
     }

@@ -89,8 +89,8 @@ impl CommandError {
 /// The code of an error reply about the storage. MISCONF is what Redis answers to writes that it cannot persist.
 fn code(error: &keyspace::Error) -> &'static str {
     match error {
-        keyspace::Error::ReadOnly { .. } => "MISCONF",
-        keyspace::Error::Followed => "READONLY",
+        keyspace::Error::ReadOnly { .. } | keyspace::Error::Unreadable { .. } => "MISCONF",
+        keyspace::Error::NotMaster => "READONLY",
         error if error.is_disk_full() => "MISCONF",
         keyspace::Error::Busy => "BUSY",
         _ => "ERR",

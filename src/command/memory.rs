@@ -105,6 +105,7 @@ fn parts(ctx: &Ctx<'_, '_>) -> Vec<(&'static str, u64)> {
         ("block_cache", keyspace.block_cache_usage() as u64),
         ("entry_cache", keyspace.cache_usage().0),
         ("unflushed_writes", keyspace.unflushed()),
+        ("expiry_queue", keyspace.expiry_queue_usage() as u64),
     ];
     let known = parts.iter().map(|(_, bytes)| bytes).sum();
     parts.push(("other", used.saturating_sub(known)));

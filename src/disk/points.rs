@@ -208,7 +208,7 @@ points! {
     BgsaveSyncDb: Sync = "bgsave::sync_db";
     /// The databases in the save's folder.
     BgsaveSyncDir: Sync = "bgsave::sync_dir";
-    /// What was saved of a slot whose log was replaced meanwhile.
+    /// Room for a slot in a save: a checkpoint of it whose log was replaced meanwhile.
     BgsaveForget: Remove = "bgsave::forget";
     /// What the save contains, its MANIFEST.
     ManifestWrite: Write = "manifest::write";
@@ -258,7 +258,7 @@ points! {
 
     /// Room for records that only this node has.
     DivergedClear: Remove = "diverged::clear";
-    /// The file with them to its name.
+    /// The file with them, or a log that is kept because it is damaged, to its name.
     DivergedRename: Rename = "diverged::rename";
     /// The folder that it was made in.
     DivergedRemove: Remove = "diverged::remove";

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use rocksdb::{DB, Options, ReadOptions, WriteOptions, properties};
 
+use super::damage::Damage;
 use super::element::OpenDb;
 use super::{APPLIED_KEY, DATABASES_KEY, Engine, Entry, Error, FAMILIES, LIBRARIES_KEY, META, SYSTEM, Shared, Space};
 
@@ -54,7 +55,8 @@ impl Engine {
         let db = DB::open_cf_with_opts_for_read_only(&db_options, path, families, false);
         let db = Arc::new(db.map_err(Error::rocksdb(path))?);
         let write_options = WriteOptions::default();
-        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, _shared: shared.clone() })
+        let damage = Damage::default();
+        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, damage, _shared: shared.clone() })
     }
 
     /// What it takes on disk.

@@ -5,6 +5,7 @@
 //! The engine knows nothing of commands, replication or sockets. Encodings: docs/encodings.md.
 
 mod batch;
+mod damage;
 pub mod element;
 mod encoding;
 mod error;
@@ -24,6 +25,7 @@ use rocksdb::{
 
 use crate::binlog::Position;
 use crate::disk::{self, Point};
+use damage::Damage;
 use element::OpenDb;
 
 pub use batch::Batch;
@@ -131,6 +133,7 @@ pub struct Engine {
     write_options: WriteOptions,
     /// Time of the last record that is flushed, ms. What expired well before it is dropped by compaction.
     flushed_time: Arc<AtomicU64>,
+    damage: Damage,
     /// Keeps the caches alive that the options refer to.
     _shared: Arc<Shared>,
 }
@@ -178,7 +181,14 @@ impl Engine {
         open.get_or_init(|| Arc::downgrade(&db));
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
-        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, _shared: shared.clone() })
+        Ok(Engine {
+            db,
+            path: path.to_path_buf(),
+            write_options,
+            flushed_time,
+            damage: Damage::default(),
+            _shared: shared.clone(),
+        })
     }
 
     /// What the engine in the folder `path` contains, without opening it for writing.
@@ -207,7 +217,7 @@ impl Engine {
 
     /// The entry of a key, expired or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
-        let value = self.db.get_pinned_cf(self.family(META)?, key).map_err(Error::rocksdb(&self.path))?;
+        let value = self.db.get_pinned_cf(self.family(META)?, key).map_err(self.failure())?;
         value.map(|v| Entry::decode(Bytes::copy_from_slice(&v)).ok_or_else(|| self.bad_entry(key))).transpose()
     }
 
@@ -218,7 +228,7 @@ impl Engine {
 
     /// The libraries of functions that the slot keeps for the node; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, LIBRARIES_KEY).map_err(Error::rocksdb(&self.path))?;
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, LIBRARIES_KEY).map_err(self.failure())?;
         Ok(value.map(|v| Bytes::copy_from_slice(&v)).unwrap_or_default())
     }
 
@@ -234,7 +244,7 @@ impl Engine {
 
     /// The value of an element.
     pub fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let value = self.db.get_pinned_cf(self.family(space.family())?, key).map_err(Error::rocksdb(&self.path))?;
+        let value = self.db.get_pinned_cf(self.family(space.family())?, key).map_err(self.failure())?;
         Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
@@ -263,7 +273,7 @@ impl Engine {
             }
             if range.reverse { iter.prev() } else { iter.next() }
         }
-        iter.status().map_err(Error::rocksdb(&self.path))
+        iter.status().map_err(self.failure())
     }
 
     /// Adds the new value of an element to a batch, or its removal.
@@ -310,7 +320,7 @@ impl Engine {
 
     /// The map of databases, where it was ever written.
     pub fn databases(&self) -> Result<Option<Bytes>, Error> {
-        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, DATABASES_KEY).map_err(Error::rocksdb(&self.path))?;
+        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, DATABASES_KEY).map_err(self.failure())?;
         Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
@@ -318,7 +328,7 @@ impl Engine {
     pub fn write(&self, mut batch: Batch, applied: Applied) -> Result<(), Error> {
         batch.put_raw(self.family(SYSTEM)?, APPLIED_KEY, &applied.encode());
         disk::step(Point::EngineWrite, Error::io(&self.path), || {
-            self.db.write_opt(batch.into_inner(), &self.write_options).map_err(Error::rocksdb(&self.path))
+            self.db.write_opt(batch.into_inner(), &self.write_options).map_err(self.failure())
         })
     }
 
@@ -362,7 +372,7 @@ impl Engine {
         let families = FAMILIES.map(|name| self.family(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(wait);
-        self.db.flush_cfs_opt(&families, &options).map_err(Error::rocksdb(&self.path))
+        self.db.flush_cfs_opt(&families, &options).map_err(self.failure())
     }
 
     /// Makes all that was written before the call durable, and returns what that contains at least.
@@ -395,7 +405,7 @@ impl Engine {
             }
             iter.next();
         }
-        iter.status().map_err(Error::rocksdb(&self.path))
+        iter.status().map_err(self.failure())
     }
 
     /// The first and the last key in byte order; `None` for an empty engine.
@@ -403,26 +413,26 @@ impl Engine {
         let mut iter = self.db.raw_iterator_cf(self.family(META)?);
         iter.seek_to_first();
         let low = iter.key().map(Bytes::copy_from_slice);
+        // The next seek forgets it.
+        iter.status().map_err(self.failure())?;
         iter.seek_to_last();
         let high = iter.key().map(Bytes::copy_from_slice);
-        iter.status().map_err(Error::rocksdb(&self.path))?;
+        iter.status().map_err(self.failure())?;
         Ok(low.zip(high))
     }
 
     /// Hard-links the engine as it is on disk, that is, as of the last flush, into the new folder `path`.
     pub fn checkpoint(&self, path: &Path) -> Result<(), Error> {
         disk::step(Point::EngineCheckpoint, Error::io(path), || {
-            let checkpoint = Checkpoint::new(&self.db).map_err(Error::rocksdb(&self.path))?;
+            let checkpoint = Checkpoint::new(&self.db).map_err(self.failure())?;
             checkpoint.create_checkpoint_with_log_size(path, NO_FLUSH).map_err(Error::rocksdb(path))
         })
     }
 
     /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.
     pub fn estimated_keys(&self) -> Result<u64, Error> {
-        let count = self
-            .db
-            .property_int_value_cf(self.family(META)?, properties::ESTIMATE_NUM_KEYS)
-            .map_err(Error::rocksdb(&self.path))?;
+        let count =
+            self.db.property_int_value_cf(self.family(META)?, properties::ESTIMATE_NUM_KEYS).map_err(self.failure())?;
         Ok(count.unwrap_or(0))
     }
 
@@ -431,7 +441,7 @@ impl Engine {
         let mut sum = 0;
         for family in FAMILIES {
             let value = self.db.property_int_value_cf(self.family(family)?, name);
-            sum += value.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
+            sum += value.map_err(self.failure())?.unwrap_or(0);
         }
         Ok(sum)
     }
@@ -453,7 +463,7 @@ impl Engine {
             }
             iter.prev();
         }
-        iter.status().map_err(Error::rocksdb(&self.path))
+        iter.status().map_err(self.failure())
     }
 
     /// Rewrites what is on disk; with keys, the entries from the first to the last only, and all elements, which stand in another order.
@@ -464,7 +474,8 @@ impl Engine {
         for space in [Space::Data, Space::Score] {
             self.db.compact_range_cf(self.family(space.family())?, None::<&[u8]>, None::<&[u8]>);
         }
-        Ok(())
+        // RocksDB does not say here what came of it.
+        self.check_background()
     }
 
     /// What it takes on disk and in memory.
@@ -485,7 +496,7 @@ impl Engine {
 
     /// Waits until no compaction is due. For tests and operators.
     pub fn wait_for_compactions(&self) -> Result<(), Error> {
-        self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(Error::rocksdb(&self.path))
+        self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(self.failure())
     }
 }
 

@@ -7,8 +7,10 @@
 //! 2. One record, once: the engine's position and its data change in one batch, so replay starts exactly where
 //!    the engine ends.
 //! 3. Nobody reads ahead: the log's end is published to replicas after the engine holds it.
-//! 4. A log that is a master's copy takes the master's records only. A command that was admitted before the node became a replica
-//!    may come here after it; whether the log is still the node's own is decided under the commit lock.
+//! 4. Nobody writes a master's log: whether a slot's log is this node's clients' to write is asked under the commit lock, by every commit of a
+//!    client's command (in a pipeline, EXEC or script, of one that waited, of the expirer). Whoever takes that right away then passes through
+//!    the commit lock of each slot ([`super::Keyspace::set_owned`]): what was being committed is done, and no more comes. So a node that has
+//!    answered OK to SLAVEOF commits no client's write any more, however early the command was let in.
 //! 5. When the engine fails after the log succeeded, the slot takes no more writes: log and engine are made equal by the
 //!    next recovery, not by guessing. Only where it is certain that no engine has any of the write, because the disk is full and
 //!    RocksDB takes nothing, is it taken back from the log: then it has not happened. Where some engines have their part of a
@@ -84,7 +86,7 @@ impl Slot {
     }
 
     fn commit_writes(&self, c: &mut Committer, mut writes: Vec<SlotWrite>) -> Result<Position, Error> {
-        self.check_own()?;
+        self.check_owned()?;
         let (_, writer) = self.writable(c)?;
         let bytes = writes.iter().map(SlotWrite::bytes).sum();
         let time = writes.iter().map(SlotWrite::last_time).max().unwrap_or(0);
@@ -100,6 +102,11 @@ impl Slot {
         };
         self.apply_alone(c, batch, before, end, time, bytes)?;
         Ok(end)
+    }
+
+    /// Whether clients may write the log. The commit lock must be held, so that the answer holds until it is let go of.
+    pub(super) fn check_owned(&self) -> Result<(), Error> {
+        if self.env.owned[self.db].load(Ordering::Acquire) { Ok(()) } else { Err(Error::NotMaster) }
     }
 
     /// Commits one write that spans slots: in all of them or, when appending fails, in none. `parts` are in slot order, one record each. The
@@ -264,7 +271,7 @@ pub(super) fn log_ends<'s>(slots: impl Iterator<Item = &'s Arc<Slot>>) -> Vec<Lo
 pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Appended>, Error> {
     let mut participants = Vec::with_capacity(held.len());
     for (slot, c, _) in held.iter_mut() {
-        slot.check_own()?;
+        slot.check_owned()?;
         let index = slot.writable(c).and_then(|(store, writer)| {
             // It must not be found out when some engines have their part.
             store.engine.check().map_err(|e| match e.is_disk_full() {
@@ -310,3 +317,6 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Appended>,
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 //! `SWAPDB` records, its engine the map as they have made it, so recovery, replicas and snapshots carry it like any other data.
 //! The map changes while all key locks are held; who holds one sees it stand still.
 //!
+//! `<db-path>/DATABASES` is a copy of the map, for a start on which that engine cannot be read.
+//!
 //! A `SWAPDB` is durable before the locks are free again: no write to a swapped database can outlive it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +18,11 @@ use super::effect::Effect;
 use super::slot::Slot;
 use super::{Error, Keyspace};
 use crate::binlog::{Draft, Position};
+use crate::disk::{self, Replace};
 use crate::engine::Engine;
+
+/// What the copy of the map begins with; then a database on disk for each that clients see.
+const COPY_PREFIX: &str = "databases : ";
 
 /// The map, both ways.
 pub(super) struct DatabaseMap {
@@ -56,14 +62,20 @@ impl DatabaseMap {
         for (shown, on_disk) in numbers.iter().enumerate() {
             map[shown] = usize::from(u16::from_le_bytes(*on_disk));
         }
+        self.fit(map).ok_or_else(bad)
+    }
+
+    /// A map that was written, for the databases that there are; `None` if it is none.
+    fn fit(&self, mut map: Vec<usize>) -> Option<Vec<usize>> {
+        map.extend(map.len()..self.on_disk.len());
         // Databases that the conf file no longer has may only be where they always were.
         if map.iter().skip(self.on_disk.len()).enumerate().any(|(nth, &on_disk)| on_disk != self.on_disk.len() + nth) {
-            return Err(bad());
+            return None;
         }
         map.truncate(self.on_disk.len());
         let mut sorted = map.clone();
         sorted.sort_unstable();
-        if sorted.iter().enumerate().all(|(nth, &n)| nth == n) { Ok(map) } else { Err(bad()) }
+        sorted.iter().enumerate().all(|(nth, &n)| nth == n).then_some(map)
     }
 }
 
@@ -90,9 +102,13 @@ impl Slot {
 
     /// Takes the map over from the engine. All key locks are held, or nobody else is there yet.
     pub(super) fn load_databases(&self) -> Result<(), Error> {
-        let map = match &*self.store.load() {
-            Some(store) => self.env.databases.read(&store.engine)?,
-            None => (0..self.env.databases.on_disk.len()).collect(),
+        let map = match self.store.load_full() {
+            Some(store) => match self.env.databases.read(&store.engine) {
+                Err(_) if store.engine.damage().is_some() => self.copied_databases()?,
+                read => read?,
+            },
+            None if self.check_never_written().is_ok() => (0..self.env.databases.on_disk.len()).collect(),
+            None => self.copied_databases()?,
         };
         let changed: Vec<usize> = map
             .iter()
@@ -101,10 +117,43 @@ impl Slot {
             .map(|(s, _)| s)
             .collect();
         self.env.databases.set(&map);
+        if let Err(e) = self.copy_databases(&map) {
+            tracing::error!("no copy of the map of databases: {e}");
+        }
         if let Some(observer) = self.env.observer.get() {
             changed.into_iter().for_each(|shown| observer.replaced(shown));
         }
         Ok(())
+    }
+
+    /// The map as it was last taken over, for when the engine that holds it cannot be read: without it the keys of one database would be taken
+    /// for those of another.
+    fn copied_databases(&self) -> Result<Vec<usize>, Error> {
+        let path = self.layout.databases_copy();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((0..self.env.databases.on_disk.len()).collect());
+            }
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        let numbers = text.strip_prefix(COPY_PREFIX).and_then(|rest| rest.strip_suffix('\n'));
+        let map: Option<Vec<usize>> = numbers.and_then(|n| n.split(' ').map(|n| n.parse().ok()).collect());
+        map.and_then(|map| self.env.databases.fit(map)).ok_or_else(|| Error::damaged(&path, "malformed"))
+    }
+
+    /// Writes the copy where it says something else. Databases that were never swapped have none.
+    fn copy_databases(&self, map: &[usize]) -> Result<(), Error> {
+        let path = self.layout.databases_copy();
+        let is_plain = map.iter().enumerate().all(|(nth, &on_disk)| nth == on_disk);
+        let numbers: Vec<String> = map.iter().map(usize::to_string).collect();
+        let text = format!("{COPY_PREFIX}{}\n", numbers.join(" "));
+        match std::fs::read_to_string(&path) {
+            Ok(known) if known == text => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && is_plain => return Ok(()),
+            _ => {}
+        }
+        disk::replace_file(&Replace::LAYOUT, &path, text.as_bytes()).map_err(Error::io(&path))
     }
 
     /// SWAPDB of this node or (`run`: record and its end) of its master. All key locks are held.
@@ -115,7 +164,7 @@ impl Slot {
         time: u64,
         run: Option<(&[u8], Position)>,
     ) -> Result<(), Error> {
-        let store = self.store_for_writing()?;
+        let store = if run.is_some() { self.store_for_writing()? } else { self.store_for_client()? };
         let map = self.swapped(&store.engine, a, b)?;
         let mut batch = store.engine.batch();
         store.engine.stage_databases(&mut batch, &encode(&map))?;

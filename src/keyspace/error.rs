@@ -18,9 +18,12 @@ pub enum Error {
     /// The slot takes no writes until the server is restarted.
     #[error("{slot} is read-only: {reason}")]
     ReadOnly { slot: String, reason: String },
-    /// The slot's log is a master's copy: the node was made a replica while the command ran.
+    /// The slot's log is a master's, and no client's to write.
     #[error("You can't write against a read only replica.")]
-    Followed,
+    NotMaster,
+    /// The slot has data, and they cannot be read.
+    #[error("{slot} cannot be read: {reason}")]
+    Unreadable { slot: String, reason: String },
     /// The disk has no room for the write, which was not done.
     #[error("the disk is full, {slot} takes writes again when there is room: {cause}")]
     DiskFull { slot: String, cause: String },
@@ -64,7 +67,8 @@ impl Error {
             Error::Engine(e) => e.is_disk_full(),
             Error::Io { source, .. } => full(source),
             Error::ReadOnly { .. }
-            | Error::Followed
+            | Error::NotMaster
+            | Error::Unreadable { .. }
             | Error::Damaged { .. }
             | Error::Busy
             | Error::TooLate

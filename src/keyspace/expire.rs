@@ -1,7 +1,7 @@
 //! Deleting what has expired. Reads take an expired key for missing anyway; here it goes for good, by effects that are logged as a client's
 //! deletion is, and only where this node writes the log.
 //!
-//! Two ways lead to what has expired. Every committed entry with an expiry enters a queue in memory, ordered by time, bounded; what
+//! Two ways lead to what has expired. Every committed entry with an expiry enters a queue in memory, ordered by time, bounded in bytes; what
 //! is due in it is deleted within 100 ms. What the queue does not hold, since it was full or since the node has started only now, is known to
 //! each slot as a lower bound of times; a slot whose bound has passed is swept in the background, a few ms at a time.
 
@@ -20,8 +20,10 @@ use super::types::{Handle, hash};
 use super::{Error, Keyspace, Locked, Transaction};
 use crate::engine::{Entry, Kind};
 
-/// Keys that the queue holds at most.
-const MAX_QUEUED: usize = 1 << 20;
+/// Bytes of keys in the queue, with what it takes to keep them: some 200,000 keys of common length.
+const MAX_QUEUED: usize = 32 << 20;
+/// What a queued key takes beside its bytes: its place in the tree, whose nodes are two thirds full, and the allocator's share.
+const QUEUED_OVERHEAD: usize = 112;
 /// The longest time between two looks at the queue.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 /// Keys that are deleted in one commit: their locks are held meanwhile.
@@ -56,9 +58,55 @@ struct Due {
     key: Bytes,
 }
 
+impl Due {
+    fn cost(&self) -> usize {
+        self.key.len() + QUEUED_OVERHEAD
+    }
+}
+
 /// The keys that expire next.
+pub(super) struct ExpiryQueue {
+    queued: Mutex<Queued>,
+    /// Bytes.
+    limit: usize,
+}
+
 #[derive(Default)]
-pub(super) struct ExpiryQueue(Mutex<BTreeSet<Due>>);
+struct Queued {
+    due: BTreeSet<Due>,
+    /// What they cost, bytes.
+    bytes: usize,
+}
+
+impl Queued {
+    fn insert(&mut self, due: Due) {
+        let cost = due.cost();
+        if self.due.insert(due) {
+            self.bytes += cost;
+        }
+    }
+
+    fn taken(&mut self, due: Option<Due>) -> Option<Due> {
+        self.bytes -= due.as_ref().map_or(0, Due::cost);
+        due
+    }
+
+    fn pop_first(&mut self) -> Option<Due> {
+        let first = self.due.pop_first();
+        self.taken(first)
+    }
+
+    fn pop_last(&mut self) -> Option<Due> {
+        let last = self.due.pop_last();
+        self.taken(last)
+    }
+}
+
+impl Default for ExpiryQueue {
+    fn default() -> ExpiryQueue {
+        ExpiryQueue { queued: Mutex::default(), limit: MAX_QUEUED }
+    }
+}
 
 /// When an entry, or the first field of it, expires (the last ms of its life).
 fn expiry_of(key: &Bytes, entry: &Entry) -> Option<u64> {
@@ -78,29 +126,38 @@ impl ExpiryQueue {
         let Some(at) = expiry_of(key, entry) else { return };
         // A copy: the bytes at hand may be a small part of a large buffer.
         let due = Due { at, db: slot.db(), slot: slot.number(), key: Bytes::copy_from_slice(key) };
-        let mut queue = self.0.lock();
-        queue.insert(due);
-        if queue.len() > MAX_QUEUED
-            && let Some(last) = queue.pop_last()
-        {
-            drop(queue);
-            slot.env().leave_to_sweep(&last);
+        self.insert(due).iter().for_each(|dropped| slot.env().leave_to_sweep(dropped));
+    }
+
+    /// Adds a key. Returns those for which there is no room any more: the last to expire.
+    fn insert(&self, due: Due) -> Vec<Due> {
+        let mut queued = self.queued.lock();
+        queued.insert(due);
+        let mut dropped = Vec::new();
+        while queued.bytes > self.limit {
+            dropped.extend(queued.pop_last());
         }
+        dropped
+    }
+
+    /// Bytes in use.
+    pub fn usage(&self) -> usize {
+        self.queued.lock().bytes
     }
 
     /// Takes up to `count` keys whose time had come before `now`.
     fn take_due(&self, now: u64, count: usize) -> Vec<Due> {
-        let mut queue = self.0.lock();
+        let mut queued = self.queued.lock();
         let mut due = Vec::new();
-        while due.len() < count && queue.first().is_some_and(|first| first.at < now) {
-            due.extend(queue.pop_first());
+        while due.len() < count && queued.due.first().is_some_and(|first| first.at < now) {
+            due.extend(queued.pop_first());
         }
         due
     }
 
     /// When the next key expires.
     fn soonest(&self) -> Option<u64> {
-        self.0.lock().first().map(|first| first.at)
+        self.queued.lock().due.first().map(|first| first.at)
     }
 }
 
@@ -303,7 +360,7 @@ impl Sweeper {
         loop {
             let now = keyspace.now();
             let (mut seen, mut last, mut expired) = (0, None, Vec::new());
-            let Some(store) = slot.store().clone() else { return Ok((deleted, true)) };
+            let Some(store) = slot.readable()? else { return Ok((deleted, true)) };
             store.engine.scan(self.after.as_deref(), &mut |key, entry| {
                 let key = Bytes::copy_from_slice(key);
                 match expiry_of(&key, &entry) {
@@ -340,13 +397,36 @@ mod tests {
     fn the_queue_gives_what_is_due_in_order() {
         let queue = ExpiryQueue::default();
         let due = |at, key: &'static [u8]| Due { at, db: 0, slot: 0, key: Bytes::from_static(key) };
-        queue.0.lock().extend([due(30, b"c"), due(10, b"a"), due(20, b"b"), due(10, b"a")]);
+        [due(30, b"c"), due(10, b"a"), due(20, b"b"), due(10, b"a")]
+            .into_iter()
+            .for_each(|due| drop(queue.insert(due)));
         assert_eq!(queue.soonest(), Some(10));
         // A key lives through the ms of its expiry.
         assert!(queue.take_due(10, 9).is_empty());
         assert_eq!(queue.take_due(21, 9), [due(10, b"a"), due(20, b"b")]);
         assert_eq!(queue.take_due(u64::MAX, 1), [due(30, b"c")]);
         assert_eq!(queue.soonest(), None);
+    }
+
+    #[test]
+    fn the_queue_keeps_to_its_bytes_and_drops_what_expires_last() {
+        const KEYS: usize = 10;
+        let queue = ExpiryQueue { queued: Mutex::default(), limit: KEYS * (QUEUED_OVERHEAD + 3) };
+        let due = |at: usize, key: Bytes| Due { at: at as u64, db: 0, slot: 0, key };
+        let short = |at: usize| due(at, Bytes::from(format!("{at:03}")));
+        assert!((0..KEYS).all(|at| queue.insert(short(at)).is_empty()));
+        assert!(queue.insert(short(0)).is_empty(), "it is there");
+        assert_eq!(queue.usage(), queue.limit);
+        assert_eq!(queue.insert(short(500)), [short(500)]);
+        // One that is as long as several others.
+        let long = due(1, Bytes::from(vec![b'x'; 2 * QUEUED_OVERHEAD + 9]));
+        assert_eq!(queue.insert(long.clone()).len(), 3);
+        assert_eq!(queue.take_due(u64::MAX, usize::MAX).len(), KEYS - 2);
+        assert_eq!(queue.usage(), 0);
+        // One that there is no room for at all.
+        let huge = due(1, Bytes::from(vec![b'x'; queue.limit]));
+        assert_eq!(queue.insert(huge.clone()), [huge]);
+        assert_eq!(queue.usage(), 0);
     }
 
     #[test]

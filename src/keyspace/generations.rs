@@ -21,7 +21,8 @@ impl Slot {
     /// FLUSHDB of these slots (in order), all or none across a crash: one record each, which name each other. Readers of the old engines finish
     /// on them. The caller holds the maintenance locks of (at least) these slots, and after them all key locks. Slots that were never written are left alone.
     pub(super) fn flush_data(slots: &[&Slot], _maintenance: &Maintenance<'_>, time: u64) -> Result<(), Error> {
-        let slots: Vec<&Slot> = slots.iter().copied().filter(|slot| slot.store.load().is_some()).collect();
+        let written = |slot: &&Slot| slot.store.load().is_some() || slot.fault().is_some();
+        let slots: Vec<&Slot> = slots.iter().copied().filter(written).collect();
         let mut held = lock_commits(slots.iter().map(|slot| {
             let mut draft = Draft::new(time);
             Effect::Flush.encode(draft.effects());
@@ -164,13 +165,15 @@ impl Slot {
 
     /// Replaces data and log by a received checkpoint (`Some(folder)`), which must contain exactly `applied`, or by nothing
     /// (`None`, for a slot its master never wrote). `all_locked` takes the key locks once everything that can
-    /// fail or take long is done. The old data are served until then; on an error they stay.
+    /// fail or take long is done. The old data are served until then; on an error they stay. With `keep_log` the old log is set aside, and
+    /// where is returned.
     pub(super) fn install<G>(
         &self,
         received: Option<&Path>,
         applied: Applied,
+        keep_log: bool,
         all_locked: impl FnOnce() -> G,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<PathBuf>, Error> {
         let _maintenance = self.maintenance.lock();
         self.layout.create_dirs()?;
         let old = self.store.load_full();
@@ -202,13 +205,25 @@ impl Slot {
         self.sync.store(Some(writer.sync_handle()));
         *c = Committer { writer: Some(writer), time: applied.time };
         self.engine_flushed_to(applied.position, self.unflushed());
-        self.fault.store(None);
+        let fault = self.fault.swap(None);
+        self.log_damage.store(None);
         self.publish(applied.position);
         drop((c, all));
+        let remains = fault.and_then(|fault| fault.remains());
+        let replaced = old.as_ref().map(|old| old.current).or(remains).filter(|_| keep_log);
+        let kept = replaced.map(|replaced| self.layout.set_aside(&self.layout.log_dir(replaced.log), replaced.log));
+        let kept = kept.transpose().unwrap_or_else(|e| {
+            tracing::error!(slot = %self, "the log that is replaced could not be kept: {e}");
+            None
+        });
         if let Some(old) = old {
-            retire(&self.env, old, true);
+            retire(&self.env, old, kept.is_none());
+        } else if let Some(remains) = remains
+            && let Err(e) = self.layout.remove(remains)
+        {
+            tracing::warn!(slot = %self, "{e}; it goes at the next start");
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// A new generation beside the present one: the received engine, or an empty one, and a log that begins after `applied`.
@@ -262,12 +277,12 @@ impl Slot {
         store
     }
 
-    /// Closes log and engine, for good: the slot reads as empty and takes no writes. Waits for readers of the engine, up to `patience`;
+    /// Closes log and engine, for good: the slot can neither be read nor written. Waits for readers of the engine, up to `patience`;
     /// false if some are left, and the engine is closed when they are done.
     pub(super) fn close(&self, patience: Duration) -> bool {
         let _maintenance = self.maintenance.lock();
         let mut c = self.commit.lock();
-        self.fault.store(Some(Arc::new(STOPPING.into())));
+        self.lose(STOPPING, None);
         c.writer = None;
         let Some(store) = self.store.swap(None) else { return true };
         store.engine.stop_background_work();

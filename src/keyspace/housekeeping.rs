@@ -118,6 +118,7 @@ fn flush_loop(
             keyspace.catch_up();
             let policy = policy();
             keyspace.all_slots().for_each(|slot| report(slot, slot.purge(&policy).map(drop)));
+            keyspace.check_engines();
         }
     }
 }

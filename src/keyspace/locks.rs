@@ -6,6 +6,17 @@
 //!
 //! No deadlock: a thread waits for a stripe only while it holds none, or holds only lower ones. Who already holds
 //! stripes of earlier commands tries, and on failure commits and lets go first.
+//!
+//! The locks of the node, in the order in which they are taken. Whoever waits for one holds only such as stand before it:
+//!
+//! 1. what the master is: `gate` and `node` of [`crate::replication::Manager`];
+//! 2. maintenance locks of slots, in the order of the slots: flush, checkpoint, replacement of data ([`super::slot::Maintenance`]);
+//! 3. stripes, rising: commands, and steps that need all keys ([`KeyLocks::lock_all`]);
+//! 4. commit locks of slots, in the order of the slots;
+//! 5. locks that are held for a few instructions: logs' sync handles, queues, pins, caches, tables of waiting and watching clients.
+//!
+//! RocksDB's write stalls are waited for under 4 and end by its own flushes, which take none of these. A command that comes to need
+//! 2 while it holds 3 (FLUSHALL in EXEC or a script) is given up and run again with all of both ([`super::LockPlan`]).
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +30,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const STRIPES: usize = 4096;
 
 /// How long a command waits for a stripe before it tells the runtime that its thread waits, so that other clients are served meanwhile.
-const SHORT_WAIT: Duration = Duration::from_millis(2);
+pub(super) const SHORT_WAIT: Duration = Duration::from_millis(2);
 /// How often a command that waits longer looks whether it should.
 const PATIENCE: Duration = Duration::from_millis(50);
 

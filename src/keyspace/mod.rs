@@ -10,6 +10,7 @@ mod databases;
 pub mod effect;
 mod error;
 mod expire;
+mod fault;
 mod generations;
 mod housekeeping;
 pub mod inspect;
@@ -152,6 +153,7 @@ impl Keyspace {
             earliest: AtomicU64::new(0),
             observer: OnceLock::new(),
             databases: DatabaseMap::new(options.databases),
+            owned: (0..options.databases).map(|_| AtomicBool::new(true)).collect(),
             expiry: expire::ExpiryQueue::default(),
             clock_warned: AtomicBool::new(false),
         });
@@ -269,6 +271,11 @@ impl Keyspace {
         self.env.cache.usage()
     }
 
+    /// Bytes of the queue of keys that expire.
+    pub fn expiry_queue_usage(&self) -> usize {
+        self.env.expiry.usage()
+    }
+
     /// Bytes of log that no engine has flushed: what a recovery now would replay.
     pub fn unflushed(&self) -> u64 {
         self.env.unflushed_total.load(Ordering::Relaxed)
@@ -308,7 +315,7 @@ impl Keyspace {
 
     /// The libraries of functions that the node holds, as the last [`Effect::Libraries`] set them; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        match &*self.slot(self.first_database(), &LIBRARIES_KEY).store() {
+        match self.slot(self.first_database(), &LIBRARIES_KEY).readable()? {
             Some(store) => Ok(store.engine.libraries()?),
             None => Ok(Bytes::new()),
         }
@@ -335,6 +342,16 @@ impl Keyspace {
         Ok(sum)
     }
 
+    /// Says of which databases (as on disk) clients may write the logs; of all of them at first. When it returns nothing of a client is
+    /// committed to the others any more. Waits for commits under way; must not be called with a commit lock held.
+    pub fn set_owned(&self, owned: impl Fn(usize) -> bool) {
+        for database in &self.databases {
+            self.env.owned[database.index].store(owned(database.index), Ordering::Release);
+        }
+        // Who holds a commit lock may have asked before; who takes it next sees the answer.
+        self.all_slots().filter(|slot| !owned(slot.db())).for_each(|slot| drop(slot.commit.lock()));
+    }
+
     /// Elements and keys that clients of this node changed since it started: what Redis calls dirty. Keys that a flush took are not
     /// counted.
     pub fn changes(&self) -> u64 {
@@ -356,10 +373,21 @@ impl Keyspace {
     /// Replaces a slot's data by a received checkpoint that contains exactly `applied`, or empties it (`None`).
     /// The old data are served until the new are in place; a crash leaves the one or the other.
     pub fn install(&self, slot: &Slot, received: Option<&Path>, applied: Applied) -> Result<(), Error> {
-        if received.is_none() && slot.store().is_none() {
-            return Ok(());
+        self.install_over(slot, received, applied, false).map(drop)
+    }
+
+    /// [`Keyspace::install`], and with `keep_log` the log that is replaced is kept, for the operator; returns where.
+    pub fn install_over(
+        &self,
+        slot: &Slot,
+        received: Option<&Path>,
+        applied: Applied,
+        keep_log: bool,
+    ) -> Result<Option<PathBuf>, Error> {
+        if received.is_none() && slot.store().is_none() && slot.fault().is_none() {
+            return Ok(None);
         }
-        let installed = slot.install(received, applied, || self.locks.lock_all());
+        let installed = slot.install(received, applied, keep_log, || self.locks.lock_all());
         self.env.settled();
         installed
     }

@@ -102,7 +102,15 @@ pub const UNKNOWN_END: u64 = u64::MAX;
 /// and what is left to be done, if anything.
 fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option<Opening>), Error> {
     let Some(current) = slot.layout().load_current()? else { return Ok((0, None)) };
-    let (engine, applied) = Engine::open(&slot.layout().engine_dir(current.engine), &slot.env().engine)?;
+    let (engine, applied) = match Engine::open(&slot.layout().engine_dir(current.engine), &slot.env().engine) {
+        Ok(opened) => opened,
+        Err(e) if e.is_damage() => {
+            tracing::error!(slot = %slot, "the slot can neither be read nor written: {e}");
+            slot.lose(e, Some(current));
+            return Ok((UNKNOWN_END, None));
+        }
+        Err(e) => return Err(e.into()),
+    };
     let store = slot.set_store(engine, current);
     let mut replay = Replay::new(slot, store.clone(), applied);
     let mut multis = Vec::new();
@@ -117,13 +125,16 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option
         if multis.is_empty() { replay.record(record) } else { Ok(()) }
     });
     if let Err(Error::BadEffect(why)) = &result {
-        // Part of the record may be in the overlay, which is dropped with what else is not in the engine.
-        let contained = replay.store.engine.applied()?;
         slot.close_for_writes(format!("the binlog holds a record that cannot be replayed: {why}"));
-        slot.publish(contained.position);
-        return Ok((UNKNOWN_END, None));
+        return give_up(slot, &replay);
     }
-    replay.write()?;
+    let broken = matches!(&result, Err(Error::Engine(_)));
+    let written = if broken { Ok(()) } else { replay.write() };
+    if replay.store.engine.damage().is_some() {
+        // The engine says so; what the log says cannot be built on it.
+        return give_up(slot, &replay);
+    }
+    written?;
     let replayed = replay.applied;
     match result {
         Ok(found) => Ok((found.tail.index, Some(Opening { slot: slot.clone(), applied, replayed, multis, found }))),
@@ -141,6 +152,14 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option
         },
         Err(e) => Err(e),
     }
+}
+
+/// Leaves a slot at what its engine contains. Part of a record may be in the overlay, which is dropped.
+fn give_up(slot: &Slot, replay: &Replay<'_>) -> Result<(u64, Option<Opening>), Error> {
+    // Unknown if that is what cannot be read.
+    let contained = replay.store.engine.applied().map_or(Position::START, |applied| applied.position);
+    slot.publish(contained);
+    Ok((UNKNOWN_END, None))
 }
 
 fn malformed(record: &Record<'_>) -> Error {
@@ -193,10 +212,14 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
     if !multis.is_empty() {
         let last = cut.map_or(found.tail.index, |c| c.index);
         let dir = replay.store.log_dir().to_path_buf();
-        binlog::recover(&dir, replayed.position, |record| {
+        let replayed = binlog::recover(&dir, replayed.position, |record| {
             if record.end.index <= last { replay.record(record) } else { Ok(()) }
-        })?;
-        replay.write()?;
+        });
+        let replayed = replayed.and_then(|_| replay.write());
+        if replay.store.engine.damage().is_some() {
+            return give_up(&slot, &replay).map(drop);
+        }
+        replayed?;
     }
     let log_dir = replay.store.log_dir().to_path_buf();
     if let Some(cut) = cut {

@@ -58,7 +58,7 @@ impl Slot {
     /// Calls `f` with the keys after `after` (exclusive; `None` = all) that are live at `now`, in byte order, until it
     /// returns false.
     pub fn scan(&self, after: Option<&[u8]>, now: u64, f: &mut dyn FnMut(&[u8], &Entry) -> bool) -> Result<(), Error> {
-        let Some(store) = self.store().clone() else { return Ok(()) };
+        let Some(store) = self.readable()? else { return Ok(()) };
         store.engine.scan(after, &mut |key, entry| Ok(!entry.is_live(now) || f(key, &entry)))?;
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Slot {
         now: u64,
         f: &mut dyn FnMut(&[u8], &Entry) -> bool,
     ) -> Result<(), Error> {
-        let Some(store) = self.store().clone() else { return Ok(()) };
+        let Some(store) = self.readable()? else { return Ok(()) };
         store.engine.scan_back(from, &mut |key, entry| Ok(!entry.is_live(now) || f(key, &entry)))?;
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Slot {
         if let Some(cached) = self.cached_count(self.position(), now) {
             return Ok(cached);
         }
-        let Some(store) = self.store().clone() else { return Ok(KeyCounts::default()) };
+        let Some(store) = self.readable()? else { return Ok(KeyCounts::default()) };
         let keys = store.engine.estimated_keys()?;
         if keys <= COUNT_EXACTLY { self.count(now) } else { Ok(KeyCounts { keys, ..KeyCounts::default() }) }
     }
@@ -120,7 +120,7 @@ impl Slot {
     pub fn digest(&self, now: u64) -> Result<[u8; 20], Error> {
         let mut sum = [0u8; 20];
         let db = (self.shown_db() as u32).to_be_bytes();
-        let Some(store) = self.store().clone() else { return Ok(sum) };
+        let Some(store) = self.readable()? else { return Ok(sum) };
         let libraries = store.engine.libraries()?;
         if !libraries.is_empty() {
             let mut hash = Sha1::new();
@@ -154,7 +154,7 @@ impl Slot {
 
     /// Some key that is live at `now`, near a random place in the key space; `None` if the slot has none.
     pub fn random_key(&self, now: u64) -> Result<Option<Bytes>, Error> {
-        let Some(store) = self.store().clone() else { return Ok(None) };
+        let Some(store) = self.readable()? else { return Ok(None) };
         let Some((low, high)) = store.engine.key_range()? else { return Ok(None) };
         let probe = random_between(&low, &high);
         let mut found = None;

@@ -15,6 +15,8 @@ use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
+use super::fault::Fault;
+use super::locks::{SHORT_WAIT, while_waiting};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
@@ -57,6 +59,8 @@ pub struct SlotEnv {
     pub(super) last_version: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn KeyObserver>>,
     pub(super) databases: DatabaseMap,
+    /// By database on disk: whether clients may write its logs. Asked under the commit lock ([`Slot::check_owned`]).
+    pub(super) owned: Box<[AtomicBool]>,
     pub(super) expiry: ExpiryQueue,
     /// All slots, once they are there: those of the first database, by number, then those of the next.
     pub(super) slots: OnceLock<Vec<Weak<Slot>>>,
@@ -136,9 +140,14 @@ pub(super) struct Maintenance<'s> {
 }
 
 impl<'s> Maintenance<'s> {
-    /// Of slots that are in order.
+    /// Of slots that are in order, for a client's command, which must hold no key. A flush, a checkpoint or a full sync may take long: the other
+    /// tasks of the thread are left to others meanwhile.
     pub fn of(slots: impl Iterator<Item = &'s Slot>) -> Maintenance<'s> {
-        Maintenance { _guards: slots.map(|slot| slot.maintenance.lock()).collect() }
+        let lock = |slot: &'s Slot| {
+            let soon = slot.maintenance.try_lock_for(SHORT_WAIT);
+            soon.unwrap_or_else(|| while_waiting(|| slot.maintenance.lock()))
+        };
+        Maintenance { _guards: slots.map(lock).collect() }
     }
 }
 
@@ -164,14 +173,13 @@ pub struct Slot {
     pub(super) sync: ArcSwapOption<SyncHandle>,
     pub(super) queue: Mutex<Vec<Arc<Waiting>>>,
     pub(super) published: watch::Sender<Published>,
-    /// Whether the log is a master's copy, and no client's to write. Read under the commit lock.
-    followed: AtomicBool,
-    /// Why the slot takes no writes.
-    pub(super) fault: ArcSwapOption<String>,
+    /// Why the slot takes no writes, unless its engine says so ([`Slot::fault`]).
+    pub(super) fault: ArcSwapOption<Fault>,
     /// Why the last write or flush found no room on the disk, if it did not.
     pub(super) no_space: ArcSwapOption<String>,
     /// The fault, if it is that the engine lacks what the log has: [`Slot::catch_up`] mends it.
-    pub(super) behind: ArcSwapOption<String>,
+    pub(super) behind: ArcSwapOption<Fault>,
+    pub(super) log_damage: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     pub(super) unflushed: AtomicU64,
     /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
@@ -209,10 +217,10 @@ impl Slot {
             sync: ArcSwapOption::empty(),
             queue: Mutex::default(),
             published: watch::Sender::new(start),
-            followed: AtomicBool::new(false),
             fault: ArcSwapOption::empty(),
             no_space: ArcSwapOption::empty(),
             behind: ArcSwapOption::empty(),
+            log_damage: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
             maintenance: Mutex::default(),
             flushed_filenum: AtomicU32::new(0),
@@ -265,51 +273,6 @@ impl Slot {
         *self.published.borrow()
     }
 
-    /// Makes the log a master's copy, or this node's own. When it returns no command that began before can add to a copy any more.
-    pub fn set_followed(&self, followed: bool) {
-        self.followed.store(followed, Ordering::Release);
-        drop(self.commit.lock());
-    }
-
-    /// An error if the log is a master's copy. The commit lock is held.
-    pub(super) fn check_own(&self) -> Result<(), Error> {
-        if self.followed.load(Ordering::Acquire) { Err(Error::Followed) } else { Ok(()) }
-    }
-
-    /// Why the slot takes no writes, if it does not.
-    pub fn fault(&self) -> Option<Arc<String>> {
-        self.fault.load_full()
-    }
-
-    /// Why the slot can neither take writes nor flush for now, if the disk is full. It goes on by itself.
-    pub fn no_space(&self) -> Option<Arc<String>> {
-        self.no_space.load_full()
-    }
-
-    /// Takes note of an error that says that the disk is full, and words it so; with `done` also of a success, which shows that there
-    /// is room.
-    pub(super) fn room_for<T>(&self, result: Result<T, Error>, done: bool) -> Result<T, Error> {
-        match result {
-            Err(e) if e.is_disk_full() => {
-                let cause = match e {
-                    Error::DiskFull { cause, .. } => cause,
-                    e => e.to_string(),
-                };
-                if self.no_space.swap(Some(Arc::new(cause.clone()))).is_none() {
-                    tracing::error!(slot = %self, "the disk is full, writes are refused until there is room: {cause}");
-                }
-                Err(Error::DiskFull { slot: self.to_string(), cause })
-            }
-            Ok(value) => {
-                if done && self.no_space.load().is_some() && self.no_space.swap(None).is_some() {
-                    tracing::info!(slot = %self, "there is room on the disk again");
-                }
-                Ok(value)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
     /// The number of the first binlog file that recovery would need.
     pub fn flushed_filenum(&self) -> u32 {
         self.flushed_filenum.load(Ordering::Acquire)
@@ -334,7 +297,7 @@ impl Slot {
     pub(super) fn get_from_engine(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.get(key)?),
-            None => Ok(None),
+            None => self.check_never_written().map(|()| None),
         }
     }
 
@@ -342,7 +305,7 @@ impl Slot {
     pub(super) fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.element(space, key)?),
-            None => Ok(None),
+            None => self.check_never_written().map(|()| None),
         }
     }
 
@@ -356,7 +319,7 @@ impl Slot {
     ) -> Result<(), Error> {
         match self.store.load_full() {
             Some(store) => Ok(store.engine.elements(space, range, opened, f)?),
-            None => Ok(()),
+            None => self.check_never_written(),
         }
     }
 
@@ -400,6 +363,18 @@ impl Slot {
         }
     }
 
+    /// [`Slot::store_for_writing`] of a client.
+    pub(super) fn store_for_client(&self) -> Result<Arc<Store>, Error> {
+        match self.store.load_full() {
+            Some(store) => Ok(store),
+            None => {
+                let mut c = self.commit.lock();
+                self.check_owned()?;
+                Ok(self.writable(&mut c)?.0)
+            }
+        }
+    }
+
     /// Returns when the record with `index` is on stable storage. Blocks.
     pub fn sync_to(&self, index: u64) -> Result<(), Error> {
         let Some(sync) = self.sync.load_full() else { return Ok(()) };
@@ -422,15 +397,7 @@ impl Slot {
         self.flush_in_maintenance()
     }
 
-    /// The engine lacks what the log has: no more writes, until [`Slot::catch_up`].
-    pub(super) fn fall_behind(&self, cause: &Error) -> Error {
-        let error = self
-            .close_for_writes(format!("the engine lacks what was logged, until there is room on the disk: {cause}"));
-        self.behind.store(self.fault.load_full());
-        error
-    }
-
-    fn flush_in_maintenance(&self) -> Result<(), Error> {
+    pub(super) fn flush_in_maintenance(&self) -> Result<(), Error> {
         let Some(store) = self.store.load_full() else { return Ok(()) };
         // Most of the work, while commits go on. Also for an engine that has stopped because the disk is full: when there is room RocksDB
         // flushes by itself what is in its memtables now, and nothing is added to that before.
@@ -449,10 +416,14 @@ impl Slot {
     }
 
     /// Puts a copy of the engine as it is on disk, by hard links, into the new folder `dir`, and returns what it contains: all
-    /// that was committed before the call. `None` for a slot that was never written.
+    /// that was committed before the call. `None` for a slot that was never written. Whether it is whole only
+    /// [`Slot::verify_checkpoint`] tells.
     pub fn checkpoint(&self, dir: &Path) -> Result<Option<Applied>, Error> {
         let _maintenance = self.maintenance.lock();
-        let Some(store) = self.store.load_full() else { return Ok(None) };
+        let Some(store) = self.readable()? else { return Ok(None) };
+        if let Some(damage) = self.damage() {
+            return Err(Error::Unreadable { slot: self.to_string(), reason: damage.to_string() });
+        }
         self.flush_in_maintenance()?;
         store.engine.checkpoint(dir)?;
         Ok(Some(Engine::applied_in(dir)?))
@@ -471,23 +442,9 @@ impl Slot {
         self.publish(tail);
     }
 
-    /// Makes the slot refuse writes from now on.
-    pub(super) fn close_for_writes(&self, cause: impl std::fmt::Display) -> Error {
-        let reason = cause.to_string();
-        tracing::error!(slot = %self, "slot is read-only from now on: {reason}");
-        self.fault.store(Some(Arc::new(reason.clone())));
-        Error::ReadOnly { slot: self.to_string(), reason }
-    }
-
-    /// Lets nobody write from now on, because the server stops. What is being committed is when this returns.
-    pub(super) fn refuse_writes(&self) {
-        let _commit = self.commit.lock();
-        self.fault.rcu(|fault| fault.clone().or_else(|| Some(Arc::new(STOPPING.into()))));
-    }
-
     /// The store and writer, created at the first write; an error if the slot takes no writes.
     pub(super) fn writable<'c>(&self, c: &'c mut Committer) -> Result<(Arc<Store>, &'c mut Writer), Error> {
-        if let Some(reason) = &*self.fault.load() {
+        if let Some(reason) = self.fault() {
             return Err(Error::ReadOnly { slot: self.to_string(), reason: reason.to_string() });
         }
         if c.writer.is_none() {

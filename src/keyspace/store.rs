@@ -22,6 +22,7 @@ const CURRENT: &str = "CURRENT";
 const HEADER: &str = "haypile slot 1";
 const ENGINE_PREFIX: &str = "engine-";
 const LOG_PREFIX: &str = "log-";
+const DAMAGED_PREFIX: &str = "damaged-";
 
 /// The folders of one slot.
 #[derive(Debug)]
@@ -56,12 +57,32 @@ impl Layout {
         self.logs.join(format!("{LOG_PREFIX}{generation:06}"))
     }
 
+    /// `<db-path>/DATABASES`.
+    pub fn databases_copy(&self) -> PathBuf {
+        self.data.ancestors().nth(2).unwrap_or(&self.data).join("DATABASES")
+    }
+
+    /// Keeps a log that was replaced because it, or its engine, is damaged: under a name that the server never removes. Returns where.
+    pub fn set_aside(&self, log: &Path, generation: u64) -> Result<PathBuf, Error> {
+        let aside = self.logs.join(format!("{DAMAGED_PREFIX}{generation:06}"));
+        disk::rename(Point::DivergedRename, log, &aside).map_err(Error::io(log))?;
+        Ok(aside)
+    }
+
+    /// Removes the folders of these generations, which CURRENT must not name.
+    pub fn remove(&self, generations: Current) -> Result<(), Error> {
+        [self.engine_dir(generations.engine), self.log_dir(generations.log)]
+            .iter()
+            .try_for_each(|dir| disk::remove_dir(Point::GenerationRetire, dir).map_err(Error::io(dir)))
+    }
+
     /// Generations that no folder has, named by CURRENT or not.
     pub fn unused(&self) -> Result<Current, Error> {
         let after_last = |found: Vec<(PathBuf, u64)>| found.into_iter().map(|(_, n)| n).max().unwrap_or(0) + 1;
         Ok(Current {
             engine: after_last(generations(&self.data, ENGINE_PREFIX)?),
-            log: after_last(generations(&self.logs, LOG_PREFIX)?),
+            log: after_last(generations(&self.logs, LOG_PREFIX)?)
+                .max(after_last(generations(&self.logs, DAMAGED_PREFIX)?)),
         })
     }
 

@@ -684,7 +684,7 @@ impl<'k> Transaction<'k> {
         // A part without a record is that of an effect that failed: it changes nothing and takes part in nothing.
         for part in parts.iter_mut().filter(|p| !p.drafts.is_empty()) {
             let slot = part.overlay.slot();
-            let batch = part.overlay.batch(&slot.store_for_writing()?.engine)?;
+            let batch = part.overlay.batch(&slot.store_for_client()?.engine)?;
             writes.push((slot, SlotWrite { drafts: std::mem::take(&mut part.drafts), batch }));
         }
         if self.group_spans && writes.len() > 1 {

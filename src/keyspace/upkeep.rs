@@ -25,7 +25,7 @@ impl Slot {
     pub fn compact(&self, keys: Option<(&[u8], &[u8])>) -> Result<(), Error> {
         // What is dropped is judged by what is flushed.
         self.flush()?;
-        let Some(store) = self.store().clone() else { return Ok(()) };
+        let Some(store) = self.readable()? else { return Ok(()) };
         Ok(store.engine.compact(keys)?)
     }
 

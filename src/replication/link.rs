@@ -13,7 +13,7 @@ use super::diverged::{self, Probe};
 use super::machine::Event;
 use super::proto::{self, InnerRequest, InnerResponse, ReplicationClient, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
-use crate::binlog::Position;
+use crate::binlog::{self, Position};
 use crate::keyspace::Slot;
 use crate::server::Server;
 use crate::wire::is_damage;
@@ -336,17 +336,23 @@ async fn save_diverged(
             _ => Probe::Other,
         })
     };
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let coarse = tokio::task::block_in_place(|| diverged::coarse(slot)).map_err(|e| text(&e))?;
+    let generation = slot.published().generation;
+    // Of a log that is damaged nothing is given up: it is set aside as a whole, and the next try finds nothing to save.
+    let text = |e: binlog::Error| match tokio::task::block_in_place(|| slot.replace_damaged_log(&e, generation)) {
+        Ok(true) => format!("{e}; all of the log is kept"),
+        Ok(false) => e.to_string(),
+        Err(failed) => format!("{e}; {failed}"),
+    };
+    let coarse = tokio::task::block_in_place(|| diverged::coarse(slot)).map_err(text)?;
     let mut common = diverged::last_same(&coarse, probe).await.map_err(|e| explain(&e))?;
     if let Some(from) = common {
-        let fine = tokio::task::block_in_place(|| diverged::fine(slot, from)).map_err(|e| text(&e))?;
+        let fine = tokio::task::block_in_place(|| diverged::fine(slot, from)).map_err(text)?;
         common = diverged::last_same(&fine, probe).await.map_err(|e| explain(&e))?.or(common);
     } else if let Some(term) = led_from {
-        common = tokio::task::block_in_place(|| diverged::last_before(slot, term)).map_err(|e| text(&e))?;
+        common = tokio::task::block_in_place(|| diverged::last_before(slot, term)).map_err(text)?;
     }
     let dir = manager.config.dir().join("diverged");
-    tokio::task::block_in_place(|| diverged::save_tail(slot, &dir, common, Server::now_ms())).map_err(|e| text(&e))
+    tokio::task::block_in_place(|| diverged::save_tail(slot, &dir, common, Server::now_ms())).map_err(text)
 }
 
 /// Asks for a snapshot.

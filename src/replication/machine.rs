@@ -6,7 +6,7 @@
 //! | any but DbNoConnect | `MetaSynced`, they are not, or a full sync was begun and not finished | TryDbSync | |
 //! | TryConnect | `Poll` | WaitReply | send TrySync |
 //! | TryDbSync | `Poll` | WaitReply | send DBSync |
-//! | TryConnect | `Faulty` | TryDbSync (a slot that cannot take records takes the master's data whole) | |
+//! | TryConnect, Connected | `Faulty` | TryDbSync (a slot that cannot take records takes the master's data whole) | end the stream |
 //! | WaitReply(TrySync) | `SyncAccepted` | Connected | start BinlogSync |
 //! | WaitReply(TrySync) | `Purged`, `TailSaved` | TryDbSync | |
 //! | WaitReply(TrySync) | `NotYet`, `NoAnswer` | TryConnect | |
@@ -123,7 +123,7 @@ pub fn step(state: SlotState, event: Event) -> (SlotState, Action) {
         (TryConnect, Event::Poll) => (WaitReply(Asked::TrySync), SendTrySync),
         (TryDbSync, Event::Poll) => (WaitReply(Asked::DbSync), SendDbSync),
 
-        (TryConnect, Event::Faulty) => (TryDbSync, Nothing),
+        (TryConnect | Connected, Event::Faulty) => (TryDbSync, Cancel),
 
         (WaitReply(Asked::TrySync), Event::SyncAccepted) => (Connected, Stream),
         (WaitReply(Asked::TrySync), Event::Purged | Event::TailSaved) => (TryDbSync, Nothing),
@@ -201,7 +201,8 @@ mod tests {
             (NoConnect, Event::MetaSynced { full: true }, TryDbSync, Action::Cancel),
             (TryConnect, Event::Poll, try_sync, Action::SendTrySync),
             (TryDbSync, Event::Poll, db_sync, Action::SendDbSync),
-            (TryConnect, Event::Faulty, TryDbSync, Action::Nothing),
+            (TryConnect, Event::Faulty, TryDbSync, Action::Cancel),
+            (Connected, Event::Faulty, TryDbSync, Action::Cancel),
             (try_sync, Event::SyncAccepted, Connected, Action::Stream),
             (try_sync, Event::Purged, TryDbSync, Action::Nothing),
             (try_sync, Event::TailSaved, TryDbSync, Action::Nothing),

@@ -256,7 +256,16 @@ impl Service {
             }
             Ok(reply(code, None, diverged, retry))
         };
-        match find(slot, theirs) {
+        let found = find(slot, theirs).or_else(|e| match slot.replace_damaged_log(&e, generation) {
+            // With a new log in its place it can be said.
+            Ok(true) => find(slot, theirs),
+            Ok(false) => Err(e),
+            Err(failed) => {
+                tracing::error!(slot = %slot, "a damaged log stays: {failed}");
+                Err(e)
+            }
+        });
+        match found {
             Ok(Found::Here) if ask.probe() => Ok(reply(ReplyCode::KOk, None, false, false)),
             Ok(Found::Here) => {
                 let session = manager.replicas.next_session();

@@ -120,11 +120,7 @@ impl Manager {
             run_id,
             node: Mutex::new(node),
         });
-        if manager.is_slave() {
-            let node = manager.node.lock();
-            let copies = manager.keyspace.all_slots().filter(|slot| !node.detached.contains(&slot.db()));
-            copies.for_each(|slot| slot.set_followed(true));
-        }
+        manager.own(&manager.node.lock());
         *manager.services.lock() = peers.serve(&manager);
         {
             let mut replica = manager.replica.lock();
@@ -211,13 +207,18 @@ impl Manager {
                 // The data are this node's own now, whatever they were to become.
                 next.full_sync.clear();
             }
-            next.save()?;
+            if following {
+                // Before anything is remembered: what is this node's own ends here.
+                self.own(&next);
+            }
+            next.save().inspect_err(|_| self.own(&node))?;
+            // The term first, then what is written in it.
             self.keyspace.set_term(next.term);
             *node = next;
             *epoch += 1;
             self.upstream.lock().clear();
-            self.keyspace.all_slots().for_each(|slot| slot.set_followed(following));
             self.slave.store(following, Ordering::Release);
+            self.own(&node);
             *epoch
         };
         replica.begin(self, epoch, following);
@@ -242,13 +243,20 @@ impl Manager {
             if full {
                 next.full_sync.extend(self.keyspace.db_on_disk(db).slots().iter().map(|s| (s.db(), s.number())));
             }
-            next.save()?;
+            if attach {
+                self.own(&next);
+            }
+            next.save().inspect_err(|_| self.own(&node))?;
+            self.own(&next);
             *node = next;
-            let followed = attach && self.is_slave();
-            self.keyspace.db_on_disk(db).slots().iter().for_each(|slot| slot.set_followed(followed));
         }
         replica.attach(self, db, attach, full);
         Ok(())
+    }
+
+    /// Lets clients write what is theirs to write, and nothing else any more when this returns.
+    fn own(&self, node: &NodeState) {
+        self.keyspace.set_owned(|db| node.master.is_none() || node.detached.contains(&db));
     }
 
     /// The first term of this node's last time as a master, if it was one.

@@ -212,7 +212,11 @@ impl ReplicaSide {
         if self.server == ServerState::MetaSyncDone {
             for index in 0..self.slots.len() {
                 let slot = &self.slots[index];
-                if slot.state == SlotState::TryConnect && slot.slot.fault().is_some() {
+                if matches!(slot.state, SlotState::TryConnect | SlotState::Connected)
+                    && let Some(fault) = slot.slot.fault()
+                {
+                    tracing::warn!(slot = %slot.slot, "needs a full sync: {fault}");
+                    self.slots[index].reason = Some(fault.to_string());
                     self.feed(manager, index, Event::Faulty);
                 }
                 let slot = &self.slots[index];
@@ -359,7 +363,8 @@ impl ReplicaSide {
             }
             self.feed(manager, index, Event::Attach);
             if self.server == ServerState::MetaSyncDone {
-                let full = full || manager.awaits_full_sync(&self.slots[index].slot);
+                let slot = &self.slots[index].slot;
+                let full = full || manager.awaits_full_sync(slot) || slot.fault().is_some();
                 self.feed(manager, index, Event::MetaSynced { full });
             }
         }
@@ -475,14 +480,18 @@ async fn transfer(
     };
     let installed = tokio::task::block_in_place(|| {
         manager.while_following(epoch, slot, || {
-            manager.keyspace.install(slot, received.data.as_deref(), received.applied)?;
-            Ok::<_, crate::keyspace::Error>(())
+            // The log of a damaged slot was not looked through for what only this node has.
+            let keep_log = slot.fault().is_some() && manager.led_from().is_some();
+            manager.keyspace.install_over(slot, received.data.as_deref(), received.applied, keep_log)
         })
     });
-    match installed {
+    let kept = match installed {
         None => return Outcome::because(Event::TransferFailed, "the master changed meanwhile"),
         Some(Err(e)) => return Outcome::because(Event::TransferFailed, e.to_string()),
-        Some(Ok(())) => {}
+        Some(Ok(kept)) => kept,
+    };
+    if let Some(kept) = &kept {
+        tracing::warn!(slot = %slot, "the log of the damaged slot may hold records that no other node has, and is kept in {}", kept.display());
     }
     let cleared = tokio::task::block_in_place(|| manager.note_full_sync(slot, false));
     if let Err(e) = cleared {
@@ -492,7 +501,7 @@ async fn transfer(
     if let Err(e) = snapshot::discard(&manager.config, slot) {
         tracing::warn!(slot = %slot, "the receive folder stays: {e}");
     }
-    Outcome::of(Event::Installed)
+    Outcome { tail: kept, ..Outcome::of(Event::Installed) }
 }
 
 impl ReplicaSlot {

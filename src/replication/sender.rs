@@ -161,7 +161,7 @@ impl Link {
                     }
                     continue;
                 }
-                Err(e) => return Status::internal(e.to_string()),
+                Err(e) => return self.cannot_read(&e),
             };
             // A replica that takes nothing is one we do not hear from.
             match tokio::time::timeout(timeout, outgoing.send(Ok(message))).await {
@@ -188,6 +188,18 @@ impl Link {
         }
         let bytes = usize::try_from(bytes).map_or(CHUNK_BYTES, |bytes| bytes.min(CHUNK_BYTES));
         reader.as_mut().map_or(Ok(None), |r| r.next_chunk(end, bytes, records))
+    }
+
+    /// The log cannot be read: where it is damaged it is replaced, and the replica told to begin again.
+    fn cannot_read(&self, error: &binlog::Error) -> Status {
+        match tokio::task::block_in_place(|| self.slot.replace_damaged_log(error, self.generation)) {
+            Ok(true) => Status::aborted("the master's log was damaged, and is replaced"),
+            Ok(false) => Status::internal(error.to_string()),
+            Err(failed) => {
+                tracing::error!(slot = %self.slot, "a damaged log stays: {failed}");
+                Status::internal(error.to_string())
+            }
+        }
     }
 
     fn message(&self, binlog: Bytes, end: Position) -> InnerResponse {

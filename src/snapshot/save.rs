@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::checkpoint::{self, Origin};
 use super::listing::hash_file;
-use super::{Error, FileEntry, Info, LOG, MANIFEST, Manifest, SavedSlot, SlotKey, key_of};
+use super::{DATA, Error, FileEntry, Info, LOG, MANIFEST, Manifest, SavedSlot, SlotKey, key_of};
 use crate::binlog;
 use crate::disk::{self, Point, Replace};
 use crate::keyspace::{Keyspace, LogEnd, LogPin, Slot};
@@ -88,7 +88,8 @@ fn take_all(
     stopped: &dyn Fn() -> Result<(), Error>,
 ) -> Result<Vec<LogEnd>, Error> {
     for _ in 0..MAX_ROUNDS {
-        for slot in keyspace.all_slots().filter(|slot| slot.store().is_some()) {
+        // One that has data which cannot be read is not passed over.
+        for slot in keyspace.all_slots().filter(|slot| slot.store().is_some() || slot.fault().is_some()) {
             if let Entry::Vacant(place) = taken.entry(key_of(slot)) {
                 stopped()?;
                 place.insert(take(slot, folder, origin)?);
@@ -102,8 +103,6 @@ fn take_all(
             if taken.get(&key).is_none_or(|taken| taken.generation != end.published.generation) {
                 all = false;
                 taken.remove(&key);
-                let dir = folder_of(folder, key);
-                disk::remove_dir(Point::BgsaveForget, &dir).map_err(Error::io(&dir))?;
             }
         }
         if all {
@@ -114,9 +113,13 @@ fn take_all(
 }
 
 fn take(slot: &Arc<Slot>, folder: &Path, origin: &Origin) -> Result<Taken, Error> {
+    let dir = folder_of(folder, key_of(slot));
+    // Of a checkpoint whose log was replaced.
+    disk::remove_dir(Point::BgsaveForget, &dir).map_err(Error::io(&dir))?;
     let generation = slot.published().generation;
     let pin = slot.pin_log(slot.position().filenum);
-    let info = checkpoint::take(slot, &folder_of(folder, key_of(slot)), origin)?;
+    let info = checkpoint::take(slot, &dir, origin)?;
+    slot.verify_checkpoint(&dir.join(DATA))?;
     Ok(Taken { info, generation, _pin: pin })
 }
 

@@ -99,6 +99,10 @@ impl Snapshot {
                 continue;
             }
             let listing = Listing::of_folder(uuid, &folder.0)?;
+            if !info.empty {
+                // After the listing: what is damaged later is no more what was listed.
+                slot.verify_checkpoint(&folder.0.join(DATA))?;
+            }
             tracing::info!(slot = %slot, position = %info.applied.position, uuid = listing.uuid, files = listing.files.len(),
                 bytes = listing.bytes(), ms = began.elapsed().as_millis() as u64, "snapshot made");
             let last_used = Mutex::new(Instant::now());

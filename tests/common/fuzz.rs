@@ -288,11 +288,14 @@ impl Fuzz {
 }
 
 /// Ends the process when an input takes far too long.
-struct Watch(Arc<Mutex<Option<(Instant, Vec<u8>)>>>);
+struct Watch(Arc<Mutex<Option<Present>>>);
+
+/// The input that is being checked, and since when.
+type Present = (Instant, Vec<u8>);
 
 impl Watch {
     fn start(name: &'static str) -> Watch {
-        let present = Arc::new(Mutex::new(None::<(Instant, Vec<u8>)>));
+        let present = Arc::new(Mutex::new(None::<Present>));
         let watched = Arc::downgrade(&present);
         std::thread::spawn(move || {
             while let Some(present) = watched.upgrade() {

@@ -8,7 +8,8 @@
 //! | `resp` | [`Conn`], a thin RESP client, and [`Reply`] |
 //! | `tools` | redis-cli, redis-benchmark and other programs under a deadline |
 //! | `fuzz` | mutated inputs, for the library's tests too |
-//! | `faulty_disk` | [`FaultyDisk`]: a disk that can be full, fail and lose power; [`PowerCut`]: what a power cut leaves |
+//! | `faulty_disk` | [`FaultyDisk`]: a disk that can be full, fail and lose power |
+//! | `power_cut` | [`PowerCut`]: what a power cut at some moment leaves of it |
 //! | `link` | [`Link`]: a faulty network between nodes: cuts, stalls, delays, throttles, flips bytes, half-closes; by hand or from a seed |
 //! | `load` | [`Load`]: writers that remember what was acknowledged |
 //! | `history` | [`History`]: clients that write all types of data under faults, and check every key exactly |
@@ -29,16 +30,18 @@ pub mod link;
 pub mod load;
 pub mod node;
 pub mod ports;
+pub mod power_cut;
 pub mod redis_server;
 pub mod resp;
 pub mod sync;
 pub mod tools;
 
-pub use faulty_disk::{FaultyDisk, PowerCut, Survivors};
+pub use faulty_disk::FaultyDisk;
 pub use history::{History, HistoryOptions};
 pub use link::Link;
 pub use load::{Acked, Load, LoadOptions};
 pub use node::{Node, NodeOptions};
+pub use power_cut::{PowerCut, Survivors};
 pub use redis_server::RedisServer;
 pub use resp::{Conn, Reply};
 pub use sync::{Replication, wait_caught_up, wait_connected, wait_equal_digest, wait_link_error, wait_synced};

@@ -94,7 +94,7 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::BinlogSyncDir => &[Load, FirstWrite, FullSync, ReplicaLoad],
         Point::BinlogAppend => &[Load, Always, ReplicaLoad, Flush],
         Point::BinlogUndo => &[Load, ReplicaLoad],
-        Point::BinlogUndoSync => &[Load],
+        Point::BinlogUndoSync => &[Load, Flush],
         Point::BinlogMarkCreate => &[FirstWrite, FullSync, Restart(UnflushedLog)],
         Point::BinlogMark => &[Load, Always, FirstWrite, ReplicaLoad, Restart(UnflushedLog)],
         Point::BinlogMarkSync => &[FirstWrite, FullSync],

@@ -5,9 +5,11 @@ mod common;
 
 mod checker;
 mod cluster;
+mod corruption;
 mod full_disk;
 mod history;
 mod kills;
 mod nemesis;
 mod power;
+mod slaveof;
 mod torture;

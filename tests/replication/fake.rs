@@ -84,6 +84,7 @@ impl FakeReplica {
                 binlog_offset: Position::START.into(),
                 probe: Some(false),
                 token: Some(self.token.clone()),
+                hops: None,
             }),
             ..proto::request(Type::KTrySync)
         };
