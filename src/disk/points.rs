@@ -168,6 +168,8 @@ points! {
     InstallCopy: Write = "install::copy";
     /// The same, durable.
     InstallSync: Sync = "install::sync";
+    /// The names of the files in the place where they are used, and its own.
+    InstallSyncDir: Sync = "install::sync_dir";
     /// The folder that was copied.
     InstallRemove: Remove = "install::remove";
 

@@ -54,7 +54,7 @@ impl DatabaseMap {
     }
 
     /// The map that an engine holds.
-    fn read(&self, engine: &Engine) -> Result<Vec<usize>, Error> {
+    pub fn read(&self, engine: &Engine) -> Result<Vec<usize>, Error> {
         let stored = engine.databases()?.unwrap_or_default();
         let bad = || Error::BadEffect("the map of databases does not fit the conf file's `databases`".into());
         let (numbers, []) = stored.as_chunks::<2>() else { return Err(bad()) };

@@ -135,14 +135,14 @@ impl Slot {
     }
 
     /// Checks every block of a checkpoint of this slot. Where one is damaged so may be the engine, whose files it shares: then all of that is
-    /// read, too, and remembers what it finds. Takes as long as reading the data.
-    pub fn verify_checkpoint(&self, dir: &Path) -> Result<(), Error> {
-        let checked = Engine::verify_folder(dir);
+    /// read, too, and remembers what it finds. Takes as long as reading the data; `stop` ends it early, as if all were well.
+    pub fn verify_checkpoint(&self, dir: &Path, stop: &dyn Fn() -> bool) -> Result<(), Error> {
+        let checked = Engine::verify_folder(dir, stop);
         if let Err(e) = &checked
             && e.is_damage()
             && let Some(store) = self.readable()?
         {
-            store.engine.verify()?;
+            store.engine.verify(stop)?;
         }
         Ok(checked?)
     }

@@ -178,9 +178,15 @@ impl Slot {
         self.layout.create_dirs()?;
         let old = self.store.load_full();
         let current = self.layout.unused()?;
-        let (engine, log_dir, writer) =
-            self.build(current, received, applied).inspect_err(|_| self.discard(current))?;
-        let libraries = engine.libraries()?;
+        let built = self.build(current, received, applied).and_then(|(engine, log_dir, writer)| {
+            let libraries = engine.libraries()?;
+            if self.is_first() {
+                // Refused now rather than when it is in place.
+                self.env.databases.read(&engine)?;
+            }
+            Ok((engine, log_dir, writer, libraries))
+        });
+        let (engine, log_dir, writer, libraries) = built.inspect_err(|_| self.discard(current))?;
         let store = Arc::new(Store { engine: Arc::new(engine), current, log_dir });
 
         let all = all_locked();
@@ -237,6 +243,10 @@ impl Slot {
             Some(folder) => {
                 let dir = self.layout.engine_dir(current.engine);
                 move_dir(folder, &dir)?;
+                // The folder and its name are durable before CURRENT can say so.
+                for moved in [Some(&*dir), dir.parent()].into_iter().flatten() {
+                    disk::sync_dir(Point::InstallSyncDir, moved).map_err(Error::io(moved))?;
+                }
                 let (engine, inside) = Engine::open(&dir, &self.env.engine)?;
                 if inside != applied {
                     let why = format!("contains {}, its info says {}", inside.position, applied.position);

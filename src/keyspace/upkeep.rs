@@ -32,9 +32,12 @@ impl Slot {
     /// Removes the binlog files below number `below` that neither recovery nor a replica needs. Returns how many went.
     pub fn purge_below(&self, below: u32) -> Result<usize, Error> {
         let Some(store) = self.store().clone() else { return Ok(0) };
-        let keep = below.min(self.safe_to_purge_below()).min(self.position().filenum);
+        let keep = below.min(self.flushed_filenum()).min(self.position().filenum);
         let mut removed = 0;
-        for (&filenum, _) in binlog::list_files(store.log_dir())?.iter().take_while(|(filenum, _)| **filenum < keep) {
+        for &filenum in binlog::list_files(store.log_dir())?.range(..keep).map(|(filenum, _)| filenum) {
+            if !self.claim_to_purge(store.current.log, filenum, None) {
+                break;
+            }
             let path = binlog::file_path(store.log_dir(), filenum);
             disk::remove_file(Point::PurgeRemove, &path).map_err(Error::io(&path))?;
             removed += 1;

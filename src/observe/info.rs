@@ -194,10 +194,12 @@ fn stats_section(server: &Server, out: &mut Fields<'_>) {
     out.field("instantaneous_input_kbps", format!("{:.2}", bytes_in / 1024.0));
     out.field("instantaneous_output_kbps", format!("{:.2}", bytes_out / 1024.0));
     out.field("rejected_connections", stats.connections_rejected.get());
-    let (full, partial_ok, partial_err) = server.replication.sync_counts();
-    out.field("sync_full", full);
-    out.field("sync_partial_ok", partial_ok);
-    out.field("sync_partial_err", partial_err);
+    let syncs = server.replication.sync_counts();
+    out.field("sync_full", syncs.full);
+    out.field("sync_partial_ok", syncs.partial_ok);
+    out.field("sync_partial_err", syncs.partial_err);
+    out.field("sync_dropped", syncs.dropped);
+    out.field("sync_snapshots", syncs.snapshots);
     out.field("expired_keys", stats.expired_keys.get());
     out.field("expired_subkeys", stats.expired_fields.get());
     out.field("evicted_keys", 0);

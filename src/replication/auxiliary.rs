@@ -33,6 +33,7 @@ fn run(manager: &Arc<Manager>, inbox: &Receiver<Report>) {
             match report {
                 Report::Meta { epoch, result } => replica.meta_answered(manager, epoch, result),
                 Report::Slot { id, ticket, outcome } => replica.task_done(manager, id, ticket, outcome),
+                Report::Unusable { token } => replica.unusable(&token),
                 Report::Wake => {}
                 Report::Stop => return,
             }
@@ -41,9 +42,15 @@ fn run(manager: &Arc<Manager>, inbox: &Receiver<Report>) {
         drop(replica);
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
-            for address in manager.replicas.drop_silent(manager.config.repl_timeout(), manager.config.snapshot_ttl()) {
+            let swept = manager.replicas.sweep(manager.config.repl_timeout());
+            for address in swept.silent {
                 tracing::warn!(replica = %address, "not heard from: dropped");
-                manager.keyspace.all_slots().for_each(|slot| manager.snapshots.release(slot, &address));
+            }
+            for (address, (db, number)) in swept.unclaimed {
+                tracing::warn!(slot = %format_args!("db{db}:{number}"), replica = %address, "no longer works on this slot: dropped");
+            }
+            for (address, (db, number), why) in swept.lost {
+                tracing::warn!(slot = %format_args!("db{db}:{number}"), replica = %address, "dropped, it needs a full sync: {why}");
             }
             manager.snapshots.sweep();
         }

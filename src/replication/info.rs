@@ -10,11 +10,27 @@ use super::master::{Replica, Stage};
 use super::replica::{ReplicaSide, ReplicaSlot, ServerState};
 use crate::binlog::Position;
 use crate::server::Server;
+use crate::snapshot::{SnapshotNow, SnapshotState};
 
 /// What ROLE answers.
 pub enum RoleReply {
     Master { offset: u64, replicas: Vec<(String, u16, u64)> },
     Slave { host: String, port: u16, state: &'static str, offset: u64 },
+}
+
+/// What this node did for its replicas since the start, a slot each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncCountsNow {
+    /// DBSync answered.
+    pub full: u64,
+    /// TrySync accepted.
+    pub partial_ok: u64,
+    /// TrySync refused.
+    pub partial_err: u64,
+    /// Dropped over `binlog-max-pinned-size`.
+    pub dropped: u64,
+    /// Snapshots made.
+    pub snapshots: u64,
 }
 
 /// A `name:value` line.
@@ -27,18 +43,24 @@ macro_rules! line {
 }
 
 impl Manager {
-    /// Counts for INFO stats: full syncs given, partial ones, and partial ones that could not be, a slot each.
-    pub fn sync_counts(&self) -> (u64, u64, u64) {
+    /// Counts for INFO stats.
+    pub fn sync_counts(&self) -> SyncCountsNow {
         let counts = &self.replicas.counts;
         let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-        (load(&counts.full), load(&counts.partial_ok), load(&counts.partial_err))
+        SyncCountsNow {
+            full: load(&counts.full),
+            partial_ok: load(&counts.partial_ok),
+            partial_err: load(&counts.partial_err),
+            dropped: load(&counts.dropped),
+            snapshots: self.snapshots.made(),
+        }
     }
 
     /// Replicas of which every slot streams, heard from within `silence`.
     pub fn online_replicas(&self, silence: Duration) -> usize {
         let is_near = |r: &&Replica| {
-            r.heard.elapsed() <= silence
-                && !r.slots.is_empty()
+            // A sign of life is not enough: it must acknowledge what it is sent.
+            r.slots.values().map(|s| s.acked_at.elapsed()).min().is_some_and(|at| at <= silence)
                 && r.slots.values().all(|s| s.stage == Stage::BinlogSync)
         };
         self.replicas.with(|replicas| replicas.iter().filter(is_near).count())
@@ -124,8 +146,16 @@ impl Manager {
                     .collect();
                 line!(out, "slave{nth}_slots:{states}");
                 line!(out, "slave{nth}_in_flight:{}", r.in_flight.load(Ordering::Relaxed));
+                if !r.dropped.is_empty() {
+                    let whys =
+                        r.dropped.iter().map(|((db, number), why)| format!("(db{db}:{number}:{})", unbracketed(why)));
+                    line!(out, "slave{nth}_dropped:{}", whys.collect::<String>());
+                }
             }
         });
+        for snapshot in self.snapshots.list() {
+            snapshot_line(out, &snapshot);
+        }
     }
 
     fn slave_info(&self, out: &mut String, host: &str, port: u16) {
@@ -159,6 +189,41 @@ impl Manager {
     }
 }
 
+/// A text as one of several in brackets.
+fn unbracketed(text: &str) -> String {
+    text.replace(['(', ')'], "").replace(['\r', '\n'], " ")
+}
+
+/// A snapshot for replicas.
+fn snapshot_line(out: &mut String, s: &SnapshotNow) {
+    let (db, number) = s.slot;
+    let (readers, age) = (s.readers, s.age.as_secs());
+    let _ = write!(out, "db{db}:{number}_snapshot:");
+    match &s.state {
+        SnapshotState::Ready(snapshot) => {
+            let (listing, at) = (snapshot.listing(), snapshot.info().applied.position);
+            let (files, bytes) = (listing.files.len(), listing.bytes());
+            let place = format!("{} {}", at.filenum, at.offset);
+            let _ = write!(
+                out,
+                "state=ready,readers={readers},seconds={age},uuid={},position={place},files={files},bytes={bytes}",
+                listing.uuid
+            );
+        }
+        SnapshotState::Making => {
+            let _ = write!(out, "state=making,readers={readers},seconds={age}");
+        }
+        SnapshotState::Failed(why) => {
+            let why = why.replace(['\r', '\n', ','], " ");
+            let _ = write!(out, "state=failed,readers={readers},seconds={age},reason={why}");
+        }
+        SnapshotState::None => {
+            let _ = write!(out, "state=none,readers={readers},seconds={age}");
+        }
+    }
+    out.push_str("\r\n");
+}
+
 /// A replica's slot: its state, both positions, lag, and how far a full sync is.
 fn slot_line(out: &mut String, s: &ReplicaSlot, now: u64) {
     let place = |p: Position| format!("{} {}", p.filenum, p.offset);
@@ -183,7 +248,14 @@ fn slot_line(out: &mut String, s: &ReplicaSlot, now: u64) {
             let _ = write!(out, ",seconds_left={left}");
         }
     }
-    if let Some(reason) = &s.reason {
+    if s.state != SlotState::Connected && s.in_vain > 0 {
+        let _ = write!(out, ",full_syncs_in_vain={}", s.in_vain);
+        let left = s.backoff.left().as_secs();
+        if s.state == SlotState::TryDbSync && left > 0 {
+            let _ = write!(out, ",next_try_seconds={left}");
+        }
+    }
+    if let Some(reason) = s.why() {
         let _ = write!(out, ",reason={}", reason.replace(['\r', '\n', ','], " "));
     }
     out.push_str("\r\n");
@@ -193,7 +265,7 @@ fn slot_line(out: &mut String, s: &ReplicaSlot, now: u64) {
 fn trouble(side: &ReplicaSide) -> Option<&String> {
     let of_slot = || {
         let broken = |s: &&ReplicaSlot| !matches!(s.state, SlotState::Connected | SlotState::DbNoConnect);
-        side.slots.iter().filter(broken).find_map(|s| s.reason.as_ref())
+        side.slots.iter().filter(broken).find_map(ReplicaSlot::why)
     };
     side.reason.as_ref().or_else(of_slot)
 }

@@ -13,6 +13,7 @@ use super::diverged::{self, Probe};
 use super::machine::Event;
 use super::proto::{self, InnerRequest, InnerResponse, ReplicationClient, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
+use super::replica::SLOT_LAST_RETRY;
 use crate::binlog::{self, Position};
 use crate::keyspace::Slot;
 use crate::server::Server;
@@ -82,6 +83,18 @@ pub(super) enum LinkHealth {
     Circle,
 }
 
+impl LinkHealth {
+    /// What a call or a stream that failed says about it.
+    fn of(status: &Status) -> LinkHealth {
+        match status.code() {
+            Code::Unauthenticated => LinkHealth::Unusable,
+            Code::DeadlineExceeded => LinkHealth::Unanswering,
+            code if is_damage(code) => LinkHealth::Unusable,
+            _ => LinkHealth::Good,
+        }
+    }
+}
+
 /// What a task found out for its slot.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -90,11 +103,14 @@ pub(super) struct Outcome {
     pub link: LinkHealth,
     pub session: i32,
     pub tail: Option<PathBuf>,
+    /// How long the pauses before the next tries may become.
+    pub longest_pause: Duration,
 }
 
 impl Outcome {
     pub fn of(event: Event) -> Outcome {
-        Outcome { event, reason: None, link: LinkHealth::Good, session: 0, tail: None }
+        let longest_pause = SLOT_LAST_RETRY;
+        Outcome { event, reason: None, link: LinkHealth::Good, session: 0, tail: None, longest_pause }
     }
 
     pub fn because(event: Event, reason: impl Into<String>) -> Outcome {
@@ -103,13 +119,7 @@ impl Outcome {
 
     /// A call or a stream that failed. A status alone is never final: it has no checksum.
     pub fn failed(event: Event, status: &Status) -> Outcome {
-        let link = match status.code() {
-            Code::Unauthenticated => LinkHealth::Unusable,
-            Code::DeadlineExceeded => LinkHealth::Unanswering,
-            code if is_damage(code) => LinkHealth::Unusable,
-            _ => LinkHealth::Good,
-        };
-        Outcome { link, ..Outcome::because(event, explain(status)) }
+        Outcome { link: LinkHealth::of(status), ..Outcome::because(event, explain(status)) }
     }
 }
 
@@ -376,6 +386,24 @@ pub(super) async fn db_sync(link: &Link, slot: &Arc<Slot>) -> Outcome {
             StatusCode::KError => Outcome::because(Event::Refused, answer.reply.unwrap_or_default()),
         },
         Err(status) => Outcome::failed(Event::NoAnswer, &status),
+    }
+}
+
+/// Tells the master that this node is there, and for which slots it still needs a snapshot.
+pub(super) async fn heart_beat(link: &Link, full_sync: &[Arc<Slot>]) -> LinkHealth {
+    let ask = InnerRequest {
+        heart_beat: Some(inner_request::HeartBeat {
+            full_sync: full_sync.iter().map(|slot| wire_slot(slot)).collect(),
+            token: Some(link.token.clone()),
+        }),
+        ..proto::request(Type::KHeatBeat)
+    };
+    match within(client(&link.channel).heart_beat(ask)).await {
+        Err(status) => {
+            tracing::debug!("heartbeat: {}", explain(&status));
+            LinkHealth::of(&status)
+        }
+        Ok(_) => LinkHealth::Good,
     }
 }
 

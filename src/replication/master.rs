@@ -1,6 +1,6 @@
 //! The master's side: which replicas there are, what they have, and the RPCs they call.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use super::{Manager, link, sender, upstream};
 use crate::binlog::{self, Position};
 use crate::keyspace::{LogPin, Slot};
 use crate::server::random_hex;
-use crate::snapshot::TokenCheck;
+use crate::snapshot::{NotAReader, Reader, ReaderCheck};
 
 /// A question about a position goes through at most so many replicas: a circle of them must end.
 const MAX_HOPS: u32 = 8;
@@ -37,6 +37,31 @@ pub(super) enum Stage {
     BinlogSync,
 }
 
+/// What is kept for a slot of a replica.
+pub(super) enum Hold {
+    /// The log from its position on.
+    Log(LogPin),
+    /// The snapshot that it fetches, and the log from there on, until it has joined the log.
+    Snapshot(Reader),
+}
+
+impl Hold {
+    /// It has all records in the files below `filenum`.
+    pub fn advance(&self, filenum: u32) {
+        if let Hold::Log(pin) = self {
+            pin.advance(filenum);
+        }
+    }
+
+    /// Why what it needs is gone, if it is.
+    fn lost(&self) -> Option<Arc<str>> {
+        match self {
+            Hold::Log(pin) => pin.lost(),
+            Hold::Snapshot(reader) => reader.lost(),
+        }
+    }
+}
+
 /// One slot of one replica.
 pub(super) struct ReplicaSlot {
     pub stage: Stage,
@@ -48,8 +73,9 @@ pub(super) struct ReplicaSlot {
     /// Up to here it has told us that it has our records.
     pub acked: Position,
     pub acked_at: Instant,
-    /// Keeps what it needs.
-    pub pin: LogPin,
+    /// When it last said that it is busy with this slot: of one that does not stream yet.
+    pub claimed_at: Instant,
+    pub hold: Hold,
 }
 
 /// One replica node.
@@ -63,11 +89,30 @@ pub(super) struct Replica {
     /// Bytes of records sent and not acknowledged, over all its streams.
     pub in_flight: Arc<AtomicU64>,
     pub slots: HashMap<SlotId, ReplicaSlot>,
+    /// Slots that were dropped because of what they made this node keep, and why; until they have joined the log again.
+    pub dropped: BTreeMap<SlotId, Arc<str>>,
 }
 
 impl Replica {
     pub fn address(&self) -> String {
         format!("{}:{}", self.ip, self.port)
+    }
+
+    /// Its address, if it is registered for a snapshot of the slot and the log behind that is still there.
+    fn reader(&mut self, slot: &Slot, f: impl FnOnce(&mut ReplicaSlot)) -> Result<String, NotAReader> {
+        let address = self.address();
+        let id = (slot.db(), slot.number());
+        let Some(reader) = self.slots.get_mut(&id).filter(|s| s.stage == Stage::DbSync) else {
+            return Err(match self.dropped.get(&id) {
+                Some(why) => NotAReader::Dropped(why.clone()),
+                None => NotAReader::NotRegistered,
+            });
+        };
+        if let Some(why) = reader.hold.lost() {
+            return Err(NotAReader::Dropped(why));
+        }
+        f(reader);
+        Ok(address)
     }
 }
 
@@ -77,6 +122,19 @@ pub(super) struct SyncCounts {
     pub full: AtomicU64,
     pub partial_ok: AtomicU64,
     pub partial_err: AtomicU64,
+    /// Dropped over `binlog-max-pinned-size`.
+    pub dropped: AtomicU64,
+}
+
+/// What [`Replicas::sweep`] has let go.
+#[derive(Default)]
+pub(super) struct Swept {
+    /// Addresses of replicas not heard from.
+    pub silent: Vec<String>,
+    /// Slots whose replica no longer works on them.
+    pub unclaimed: Vec<(String, SlotId)>,
+    /// Slots for which what their replica needs could no longer be kept, and why.
+    pub lost: Vec<(String, SlotId, Arc<str>)>,
 }
 
 /// All replicas of this node.
@@ -114,17 +172,52 @@ impl Replicas {
         self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Forgets replicas that are silent for `silence`, with all that is kept for them. One that takes a snapshot may be silent for
-    /// `while_receiving`: checking and installing what it fetched needs nothing of us. Returns their addresses.
-    pub fn drop_silent(&self, silence: Duration, while_receiving: Duration) -> Vec<String> {
-        let mut nodes = self.nodes.lock();
-        let is_silent = |r: &Replica| {
-            let receives = r.slots.values().any(|s| s.stage == Stage::DbSync);
-            r.streams == 0 && r.heard.elapsed() > if receives { silence.max(while_receiving) } else { silence }
-        };
-        let (silent, live): (Vec<_>, Vec<_>) = nodes.drain(..).partition(is_silent);
-        *nodes = live;
-        silent.iter().map(Replica::address).collect()
+    /// A stream has ended. Returns the replica's address, if it is still known, and why it was dropped, if it was.
+    pub fn stream_ended(&self, token: &str, id: SlotId, session: i32) -> (Option<String>, Option<Arc<str>>) {
+        let ended = self.with_token(token, |r| {
+            r.streams = r.streams.saturating_sub(1);
+            if let Some(slot) = r.slots.remove(&id) {
+                if slot.session != session {
+                    r.slots.insert(id, slot);
+                    return (r.address(), None);
+                }
+                if let Some(why) = slot.hold.lost() {
+                    self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    r.dropped.insert(id, why);
+                }
+            }
+            (r.address(), r.dropped.get(&id).cloned())
+        });
+        ended.map_or((None, None), |(address, why)| (Some(address), why))
+    }
+
+    /// Forgets what no replica works on any more, with all that is kept for it: replicas not heard from for `silence`, slots that a
+    /// replica neither streams nor has claimed for as long, slots whose log had to be purged.
+    pub fn sweep(&self, silence: Duration) -> Swept {
+        let mut swept = Swept::default();
+        self.nodes.lock().retain_mut(|r| {
+            let address = r.address();
+            if r.streams == 0 && r.heard.elapsed() > silence {
+                swept.silent.push(address);
+                return false;
+            }
+            let Replica { slots, dropped, .. } = r;
+            slots.retain(|&id, slot| {
+                if let Some(why) = slot.hold.lost() {
+                    dropped.insert(id, why.clone());
+                    swept.lost.push((address.clone(), id, why));
+                    return false;
+                }
+                let unclaimed = slot.stage != Stage::BinlogSync && slot.claimed_at.elapsed() > silence;
+                if unclaimed {
+                    swept.unclaimed.push((address.clone(), id));
+                }
+                !unclaimed
+            });
+            true
+        });
+        self.counts.dropped.fetch_add(swept.lost.len() as u64, Ordering::Relaxed);
+        swept
     }
 
     /// Forgets all replicas: their tokens are no longer good, and they must begin with MetaSync again.
@@ -133,9 +226,15 @@ impl Replicas {
     }
 }
 
-impl TokenCheck for Manager {
-    fn reader_of(&self, token: &str) -> Option<String> {
-        self.replicas.with_token(token, |r| r.address())
+impl ReaderCheck for Manager {
+    fn reader_of(&self, token: &str, slot: &Slot) -> Result<String, NotAReader> {
+        let known = self.replicas.with_token(token, |r| r.reader(slot, |claimed| claimed.claimed_at = Instant::now()));
+        known.unwrap_or(Err(NotAReader::UnknownToken))
+    }
+
+    fn is_reader(&self, token: &str, slot: &Slot) -> bool {
+        let mut nodes = self.replicas.nodes.lock();
+        nodes.iter_mut().find(|r| r.token == token).is_some_and(|r| r.reader(slot, |_| ()).is_ok())
     }
 }
 
@@ -194,7 +293,14 @@ impl Service {
             if nodes.iter().any(|r| same(r) && r.run_id != run_id && r.streams > 0) {
                 return refuse(StatusCode::KOther, "Slave AlreadyExist".into());
             }
-            nodes.retain(|r| !same(r));
+            // One that was restarted in the middle of a full sync will want the same snapshots again.
+            let (mut slots, mut dropped) = (HashMap::new(), BTreeMap::new());
+            if let Some(at) = nodes.iter().position(same) {
+                let before = nodes.remove(at);
+                slots = before.slots;
+                slots.retain(|_, slot| slot.stage == Stage::DbSync);
+                dropped = before.dropped;
+            }
             nodes.push(Replica {
                 ip: ask.node.ip.clone(),
                 port,
@@ -203,7 +309,8 @@ impl Service {
                 heard: Instant::now(),
                 streams: 0,
                 in_flight: Arc::default(),
-                slots: HashMap::new(),
+                slots,
+                dropped,
             });
         }
         tracing::info!(replica = %format!("{}:{port}", ask.node.ip), "replica registered");
@@ -237,9 +344,13 @@ impl Service {
             }),
             ..proto::response(Type::KTrySync, StatusCode::KOk)
         };
-        if manager.replicas.with_token(token, |_| ()).is_none() {
-            return Err(unknown_token());
-        }
+        let id = (slot.db(), slot.number());
+        let claim = |r: &mut Replica| {
+            if let Some(slot) = r.slots.get_mut(&id) {
+                slot.claimed_at = Instant::now();
+            }
+        };
+        manager.replicas.with_token(token, claim).ok_or_else(unknown_token)?;
         if manager.awaits_full_sync(slot) || slot.fault().is_some() || !manager.vouches_for(slot) {
             // What this slot holds is about to be replaced, or may be, or is not known to be right.
             return Ok(reply(ReplyCode::KError, None, false, true));
@@ -250,9 +361,13 @@ impl Service {
         // Pinned before it is looked for: it cannot be purged between the check and the stream.
         let pin = slot.pin_log(theirs.filenum);
         let counts = &manager.replicas.counts;
-        let failed = |code, diverged, retry| {
+        let failed = |code, diverged, retry: bool| {
             if !ask.probe() {
                 counts.partial_err.fetch_add(1, Ordering::Relaxed);
+                if !retry {
+                    // Nothing that was kept for this position is of use to it.
+                    manager.replicas.with_token(token, |r| r.slots.remove(&id));
+                }
             }
             Ok(reply(code, None, diverged, retry))
         };
@@ -270,7 +385,6 @@ impl Service {
             Ok(Found::Here) => {
                 let session = manager.replicas.next_session();
                 let now = Instant::now();
-                let id = (slot.db(), slot.number());
                 let state = ReplicaSlot {
                     stage: Stage::Accepted,
                     session,
@@ -278,14 +392,16 @@ impl Service {
                     from: theirs,
                     acked: theirs,
                     acked_at: now,
-                    pin,
+                    claimed_at: now,
+                    hold: Hold::Log(pin),
                 };
+                // Takes the place of the claim on a snapshot, if it had one: until here that kept the log.
                 let address = manager.replicas.with_token(token, |r| {
                     r.slots.insert(id, state);
+                    r.dropped.remove(&id);
                     r.address()
                 });
                 let address = address.ok_or_else(unknown_token)?;
-                manager.snapshots.release(slot, &address);
                 counts.partial_ok.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(slot = %slot, replica = %address, position = %theirs, "replica continues from its position");
                 Ok(reply(ReplyCode::KOk, Some(session), false, false))
@@ -330,27 +446,31 @@ impl Service {
             let why = format!("the master's own slot is read-only: {fault}");
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
         }
+        let token = ask.token.as_deref().unwrap_or_default();
+        manager.replicas.with_token(token, |_| ()).ok_or_else(unknown_token)?;
         let session = manager.replicas.next_session();
-        let position = slot.position();
-        // Registered first: from here on nothing that the snapshot will need is purged.
+        // From here on nothing that the snapshot will need is purged.
+        let Some(reader) = manager.snapshots.prepare(slot) else {
+            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "the master is stopping"));
+        };
+        let now = Instant::now();
         let state = ReplicaSlot {
             stage: Stage::DbSync,
             session,
             generation: slot.published().generation,
-            from: position,
+            from: slot.position(),
             acked: Position::START,
-            acked_at: Instant::now(),
-            pin: slot.pin_log(position.filenum),
+            acked_at: now,
+            claimed_at: now,
+            hold: Hold::Snapshot(reader),
         };
         let id = (slot.db(), slot.number());
-        let address = manager
-            .replicas
-            .with_token(ask.token.as_deref().unwrap_or_default(), |r| {
-                r.slots.insert(id, state);
-                r.address()
-            })
-            .ok_or_else(unknown_token)?;
-        manager.snapshots.prepare(slot, &address);
+        // What was kept for an earlier try goes only now.
+        let insert = |r: &mut Replica| {
+            r.slots.insert(id, state);
+            r.address()
+        };
+        let address = manager.replicas.with_token(token, insert).ok_or_else(unknown_token)?;
         manager.replicas.counts.full.fetch_add(1, Ordering::Relaxed);
         tracing::info!(slot = %slot, replica = %address, "replica takes a snapshot");
         Ok(InnerResponse {
@@ -441,7 +561,6 @@ impl Replication for Service {
                     r.address()
                 })
                 .ok_or_else(unknown_token)?;
-            self.0.snapshots.release(slot, &address);
             tracing::info!(slot = %slot, replica = %address, "replica left");
             removed.push(inner_response::RemoveSlaveNode { node: ask.node, slot: ask.slot });
         }
@@ -449,5 +568,22 @@ impl Replication for Service {
             remove_slave_node: removed,
             ..proto::response(Type::KRemoveSlaveNode, StatusCode::KOk)
         }))
+    }
+
+    async fn heart_beat(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
+        let ask = request.into_inner().heart_beat.ok_or_else(|| missing("heart_beat"))?;
+        let manager = &self.0;
+        let slots = ask.full_sync.iter().map(|slot| self.slot(slot)).collect::<Result<Vec<_>, _>>()?;
+        let claim = |r: &mut Replica| {
+            for slot in &slots {
+                if let Some(claimed) = r.slots.get_mut(&(slot.db(), slot.number())) {
+                    claimed.claimed_at = Instant::now();
+                }
+            }
+        };
+        let token = ask.token.as_deref().unwrap_or_default();
+        manager.replicas.with_token(token, claim).ok_or_else(unknown_token)?;
+        slots.into_iter().for_each(|slot| manager.snapshots.touch(slot));
+        Ok(Response::new(proto::response(Type::KHeatBeat, StatusCode::KOk)))
     }
 }

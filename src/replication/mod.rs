@@ -131,6 +131,7 @@ impl Manager {
                 replica.begin(&manager, 0, true);
             }
         }
+        manager.discard_received();
         *manager.auxiliary.lock() = Some(auxiliary::spawn(manager.clone(), inbox)?);
         Ok(manager)
     }
@@ -224,7 +225,20 @@ impl Manager {
         replica.begin(self, epoch, following);
         drop(replica);
         self.report(Report::Wake);
+        if !following {
+            self.discard_received();
+        }
         Ok(())
+    }
+
+    /// Removes, in the background, what was received for slots that need no full sync (any more).
+    fn discard_received(self: &Arc<Self>) {
+        let manager = self.clone();
+        self.runtime.spawn(async move {
+            for slot in manager.keyspace.all_slots() {
+                manager.receiver.discard_unless(slot, || manager.awaits_full_sync(slot)).await;
+            }
+        });
     }
 
     /// Takes a database out of replication, or puts it back (`full`: with a full sync). Durable when this returns.

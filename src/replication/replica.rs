@@ -25,7 +25,15 @@ const META_FIRST_RETRY: Duration = Duration::from_secs(1);
 const META_LAST_RETRY: Duration = Duration::from_secs(10);
 /// A slot asks again after this long, and then ever more rarely.
 const SLOT_FIRST_RETRY: Duration = Duration::from_millis(100);
-const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
+pub(super) const SLOT_LAST_RETRY: Duration = Duration::from_secs(2);
+/// After full syncs that cost the master a snapshot and the network a transfer, and came to nothing.
+const FULL_SYNC_LAST_RETRY: Duration = Duration::from_secs(300);
+/// While this node's disk is full: nobody says when it no longer is.
+const DISK_FULL_LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often the master is told that this node is there, at least.
+const HEART_BEAT: Duration = Duration::from_secs(5);
+/// And how many times within `repl-timeout`.
+const HEART_BEATS: u32 = 4;
 
 /// A connection that lasted for so long was a good one: the next try is not delayed by those before.
 const STEADY: Duration = Duration::from_secs(5);
@@ -65,13 +73,24 @@ impl Backoff {
         Backoff { next: Instant::now(), pause: first, first, last }
     }
 
+    /// How long is left of the pause.
+    pub fn left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
     fn due(&self) -> bool {
         Instant::now() >= self.next
     }
 
     fn wait(&mut self) {
-        self.next = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(self.last);
+        self.wait_at_most(self.last);
+    }
+
+    /// As [`Backoff::wait`], with another longest pause this time.
+    fn wait_at_most(&mut self, last: Duration) {
+        let pause = self.pause.min(last);
+        self.next = Instant::now() + pause;
+        self.pause = (pause * 2).min(last).max(self.pause);
     }
 
     fn reset(&mut self) {
@@ -95,8 +114,16 @@ pub(super) struct ReplicaSlot {
     since: Instant,
     ticket: u64,
     task: Option<AbortHandle>,
-    backoff: Backoff,
+    pub backoff: Backoff,
     session: i32,
+    /// Full syncs in a row that were in vain: they failed, or what they brought was too old when it was in place.
+    pub in_vain: u32,
+    /// Why the last of them was; shown until a connection has lasted.
+    pub last_failure: Option<String>,
+    /// A snapshot was put in place, and no connection has lasted since.
+    installed: bool,
+    /// Of what was reported last.
+    longest_pause: Duration,
 }
 
 /// All of the replica's side.
@@ -113,6 +140,7 @@ pub(super) struct ReplicaSide {
     retry_error: bool,
     meta_task: Option<AbortHandle>,
     meta_backoff: Backoff,
+    beat_at: Instant,
 }
 
 /// What a task tells the auxiliary thread.
@@ -125,6 +153,10 @@ pub(super) enum Report {
         id: SlotId,
         ticket: u64,
         outcome: Outcome,
+    },
+    /// A heartbeat found out that the link with this token is [`LinkHealth::Unusable`].
+    Unusable {
+        token: String,
     },
     /// Something changed that is worth looking at before the next tick.
     Wake,
@@ -146,6 +178,10 @@ impl ReplicaSide {
             task: None,
             backoff: Backoff::new(SLOT_FIRST_RETRY, SLOT_LAST_RETRY),
             session: 0,
+            in_vain: 0,
+            last_failure: None,
+            installed: false,
+            longest_pause: SLOT_LAST_RETRY,
         };
         ReplicaSide {
             epoch: 0,
@@ -158,6 +194,7 @@ impl ReplicaSide {
             retry_error: false,
             meta_task: None,
             meta_backoff: Backoff::new(META_FIRST_RETRY, META_LAST_RETRY),
+            beat_at: Instant::now(),
         }
     }
 
@@ -210,13 +247,17 @@ impl ReplicaSide {
             self.meta_task = self.ask_meta(manager);
         }
         if self.server == ServerState::MetaSyncDone {
+            self.beat(manager);
             for index in 0..self.slots.len() {
-                let slot = &self.slots[index];
+                let slot = &mut self.slots[index];
+                if slot.is_steady() {
+                    slot.forget_failures();
+                }
                 if matches!(slot.state, SlotState::TryConnect | SlotState::Connected)
                     && let Some(fault) = slot.slot.fault()
                 {
                     tracing::warn!(slot = %slot.slot, "needs a full sync: {fault}");
-                    self.slots[index].reason = Some(fault.to_string());
+                    slot.reason = Some(fault.to_string());
                     self.feed(manager, index, Event::Faulty);
                 }
                 let slot = &self.slots[index];
@@ -225,6 +266,33 @@ impl ReplicaSide {
                 }
             }
         }
+    }
+
+    /// Tells the master now and then that this node is there. Nothing else does while a snapshot is put in place, or between tries.
+    fn beat(&mut self, manager: &Arc<Manager>) {
+        let pause = HEART_BEAT.min(manager.config.repl_timeout() / HEART_BEATS);
+        let Some(link) = self.link.clone().filter(|_| self.beat_at.elapsed() >= pause) else { return };
+        self.beat_at = Instant::now();
+        let full_sync: Vec<_> = self.slots.iter().filter(|s| s.is_transferring()).map(|s| s.slot.clone()).collect();
+        let manager = manager.clone();
+        manager.runtime.clone().spawn(async move {
+            if link::heart_beat(&link, &full_sync).await == LinkHealth::Unusable {
+                manager.report(Report::Unusable { token: link.token });
+            }
+        });
+    }
+
+    /// The link with this token is of no more use. A master that does not know us was restarted, or has not heard from us for too long.
+    pub fn unusable(&mut self, token: &str) {
+        if self.server == ServerState::MetaSyncDone && self.link.as_ref().is_some_and(|link| link.token == token) {
+            self.renew_link();
+        }
+    }
+
+    /// Asks for a new link with MetaSync, at once.
+    fn renew_link(&mut self) {
+        self.server = ServerState::ShouldMetaSync;
+        self.meta_backoff.reset();
     }
 
     fn ask_meta(&self, manager: &Arc<Manager>) -> Option<AbortHandle> {
@@ -310,19 +378,20 @@ impl ReplicaSide {
                 slot.accepted = true;
             }
             Event::TailSaved => slot.accepted = false,
-            Event::Installed => self.full_syncs += 1,
+            Event::Installed => {
+                self.full_syncs += 1;
+                slot.installed = true;
+            }
             _ => {}
         }
+        slot.longest_pause = outcome.longest_pause;
         let reason = slot.reason.clone();
         if self.server == ServerState::MetaSyncDone {
             let timeout = manager.config.repl_timeout();
             match outcome.link {
                 LinkHealth::Good => {}
                 LinkHealth::Unanswering if self.hears(timeout) => {}
-                LinkHealth::Unanswering | LinkHealth::Unusable => {
-                    self.server = ServerState::ShouldMetaSync;
-                    self.meta_backoff.reset();
-                }
+                LinkHealth::Unanswering | LinkHealth::Unusable => self.renew_link(),
                 LinkHealth::Circle => return self.leave_circle(manager, reason),
             }
         }
@@ -353,12 +422,14 @@ impl ReplicaSide {
 
     /// Attaches a database to the master again, or takes it out.
     pub fn attach(&mut self, manager: &Arc<Manager>, db: usize, attach: bool, full: bool) {
+        let mut left = Vec::new();
         for index in 0..self.slots.len() {
             if self.slots[index].slot.db() != db {
                 continue;
             }
             if !attach {
                 self.feed(manager, index, Event::Detach);
+                left.push(self.slots[index].slot.clone());
                 continue;
             }
             self.feed(manager, index, Event::Attach);
@@ -367,6 +438,9 @@ impl ReplicaSide {
                 let full = full || manager.awaits_full_sync(slot) || slot.fault().is_some();
                 self.feed(manager, index, Event::MetaSynced { full });
             }
+        }
+        if let Some(link) = self.link.clone().filter(|_| !left.is_empty()) {
+            manager.runtime.spawn(link::leave(link, left));
         }
     }
 
@@ -382,21 +456,21 @@ impl ReplicaSide {
                 tracing::info!(slot = %slot.slot, from, to = to.name(), %position, "{event:?}");
             }
         }
-        let again = matches!(
-            (slot.state, to),
-            (SlotState::WaitReply(_), SlotState::TryConnect | SlotState::TryDbSync)
-                | (SlotState::Connected, SlotState::TryConnect)
-                | (SlotState::WaitDbSync, SlotState::TryDbSync)
-        ) && !matches!(event, Event::Purged | Event::TailSaved);
-        match (again, to) {
-            (true, _) => {
-                if slot.since.elapsed() >= STEADY {
-                    slot.backoff.reset();
-                }
-                slot.backoff.wait();
+        if slot.is_steady() {
+            slot.forget_failures();
+        }
+        match event {
+            Event::MetaSynced { .. } | Event::Faulty | Event::Stop | Event::Attach | Event::Detach => {
+                slot.backoff.reset()
             }
-            (false, SlotState::WaitReply(_) | SlotState::Connected) => {}
-            (false, _) => slot.backoff.reset(),
+            Event::NotYet | Event::NoAnswer | Event::LinkLost if to != slot.state => slot.backoff.wait(),
+            Event::TransferFailed if to != slot.state => slot.failed_in_vain(),
+            // What brings a slot to full sync is no reason to wait, but a full sync that leads straight to the next one is.
+            Event::Purged | Event::TailSaved if to != slot.state && std::mem::take(&mut slot.installed) => {
+                slot.longest_pause = FULL_SYNC_LAST_RETRY;
+                slot.failed_in_vain();
+            }
+            _ => {}
         }
         if to != slot.state {
             slot.since = Instant::now();
@@ -475,28 +549,37 @@ async fn transfer(
             // A connection over which nothing came in many tries is not tried again.
             let given_up = matches!(e, snapshot::ReceiveError::GivenUp { .. });
             let link = if given_up { LinkHealth::Unusable } else { LinkHealth::Good };
-            return Outcome { link, ..Outcome::because(Event::TransferFailed, e.to_string()) };
+            let longest_pause = match &e {
+                e if e.is_disk_full() => DISK_FULL_LAST_RETRY,
+                e if e.is_costly() => FULL_SYNC_LAST_RETRY,
+                _ => SLOT_LAST_RETRY,
+            };
+            return Outcome { link, longest_pause, ..Outcome::because(Event::TransferFailed, e.to_string()) };
         }
     };
     let installed = tokio::task::block_in_place(|| {
         manager.while_following(epoch, slot, || {
             // The log of a damaged slot was not looked through for what only this node has.
             let keep_log = slot.fault().is_some() && manager.led_from().is_some();
-            manager.keyspace.install_over(slot, received.data.as_deref(), received.applied, keep_log)
+            let kept = manager.keyspace.install_over(slot, received.data.as_deref(), received.applied, keep_log)?;
+            // Still under the gate: what the next master may have noted by then is another matter.
+            if let Err(e) = manager.note_full_sync(slot, false) {
+                // The data are in place; after a restart they would be fetched once more.
+                tracing::warn!(slot = %slot, "{e}");
+            }
+            Ok::<_, crate::keyspace::Error>(kept)
         })
     });
     let kept = match installed {
         None => return Outcome::because(Event::TransferFailed, "the master changed meanwhile"),
-        Some(Err(e)) => return Outcome::because(Event::TransferFailed, e.to_string()),
+        Some(Err(e)) => {
+            let longest_pause = FULL_SYNC_LAST_RETRY;
+            return Outcome { longest_pause, ..Outcome::because(Event::TransferFailed, e.to_string()) };
+        }
         Some(Ok(kept)) => kept,
     };
     if let Some(kept) = &kept {
         tracing::warn!(slot = %slot, "the log of the damaged slot may hold records that no other node has, and is kept in {}", kept.display());
-    }
-    let cleared = tokio::task::block_in_place(|| manager.note_full_sync(slot, false));
-    if let Err(e) = cleared {
-        // The data are in place; after a restart they would be fetched once more.
-        tracing::warn!(slot = %slot, "{e}");
     }
     if let Err(e) = snapshot::discard(&manager.config, slot) {
         tracing::warn!(slot = %slot, "the receive folder stays: {e}");
@@ -505,6 +588,32 @@ async fn transfer(
 }
 
 impl ReplicaSlot {
+    /// A full sync has come to nothing.
+    fn failed_in_vain(&mut self) {
+        self.in_vain += 1;
+        self.last_failure.clone_from(&self.reason);
+        self.backoff.wait_at_most(self.longest_pause);
+    }
+
+    /// Why it is in its state, or why the full syncs before were in vain, if there is anything to say.
+    pub fn why(&self) -> Option<&String> {
+        let last_failure = || self.last_failure.as_ref().filter(|_| self.state != SlotState::Connected);
+        self.reason.as_ref().or_else(last_failure)
+    }
+
+    /// Whether its connection is a good one.
+    fn is_steady(&self) -> bool {
+        self.state == SlotState::Connected && self.since.elapsed() >= STEADY
+    }
+
+    /// Failures before a good connection do not count for what comes after it.
+    fn forget_failures(&mut self) {
+        self.backoff.reset();
+        self.in_vain = 0;
+        self.last_failure = None;
+        self.installed = false;
+    }
+
     /// Whether a snapshot is on its way.
     pub fn is_transferring(&self) -> bool {
         matches!(self.state, SlotState::WaitDbSync | SlotState::WaitReply(Asked::DbSync))

@@ -78,13 +78,11 @@ impl Link {
     /// Streams until the replica leaves, falls silent, or the log is replaced.
     pub async fn run(mut self, acks: Streaming<InnerRequest>, outgoing: mpsc::Sender<Result<InnerResponse, Status>>) {
         let ended = self.stream(acks, &outgoing).await;
-        let address = self.manager.replicas.with_token(&self.token, |r| {
-            r.streams = r.streams.saturating_sub(1);
-            if r.slots.get(&self.id).is_some_and(|s| s.session == self.session) {
-                r.slots.remove(&self.id);
-            }
-            r.address()
-        });
+        let (address, dropped) = self.manager.replicas.stream_ended(&self.token, self.id, self.session);
+        let ended = match dropped {
+            Some(why) => Status::failed_precondition(format!("dropped by the master: {why}")),
+            None => ended,
+        };
         tracing::info!(slot = %self.slot, replica = address.as_deref().unwrap_or("gone"), "stream ended: {}", ended.message());
         // The replica may be gone already.
         let _ = outgoing.try_send(Err(ended));
@@ -257,7 +255,7 @@ impl AckReader {
                 };
                 slot.acked = to;
                 slot.acked_at = Instant::now();
-                slot.pin.advance(to.filenum);
+                slot.hold.advance(to.filenum);
                 true
             });
             if known != Some(true) {

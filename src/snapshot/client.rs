@@ -110,17 +110,32 @@ impl Receiver {
                 }
             };
             tracing::warn!(slot = %slot, master = master.name, "the transfer of the snapshot broke: {cause}");
-            if tries >= MAX_TRIES || restarts >= MAX_RESTARTS {
-                let tries = tries.max(restarts);
-                return Err(ReceiveError::GivenUp {
-                    slot: slot.to_string(),
-                    master: master.name.clone(),
-                    tries,
-                    cause,
-                });
+            let (slot, master) = (slot.to_string(), master.name.clone());
+            if restarts >= MAX_RESTARTS {
+                return Err(ReceiveError::NeverWhole { slot, master, times: restarts, cause });
+            }
+            if tries >= MAX_TRIES {
+                return Err(ReceiveError::GivenUp { slot, master, tries, cause });
             }
             let factor = 1 << tries.saturating_sub(1).min(8);
             tokio::time::sleep((BACKOFF.0 * factor).min(BACKOFF.1)).await;
+        }
+    }
+
+    /// Removes what earlier transfers of the slot left, unless it is `needed`, when no transfer of the slot runs any more.
+    pub async fn discard_unless(&self, slot: &Slot, needed: impl FnOnce() -> bool) {
+        let path = folder_of(&self.config, slot);
+        if std::fs::symlink_metadata(&path).is_err() {
+            return;
+        }
+        let busy = self.busy.lock().entry(key_of(slot)).or_default().clone();
+        let _busy = busy.lock().await;
+        if needed() {
+            return;
+        }
+        match tokio::task::block_in_place(|| discard(&self.config, slot)) {
+            Ok(()) => tracing::info!(slot = %slot, "removed what had been received of a snapshot that is not needed"),
+            Err(e) => tracing::warn!(slot = %slot, "{e}"),
         }
     }
 }
@@ -134,9 +149,10 @@ fn folder_of(config: &Config, slot: &Slot) -> PathBuf {
 /// slot may run. Blocks.
 pub fn discard(config: &Config, slot: &Slot) -> Result<(), ReceiveError> {
     let path = folder_of(config, slot);
-    disk::remove_dir(Point::ReceiveDiscard, &path).map_err(|source| ReceiveError::Io {
-        slot: slot.to_string(),
-        path,
-        source,
-    })
+    let is_folder = std::fs::symlink_metadata(&path).map_or(true, |meta| meta.is_dir());
+    let removed = match is_folder {
+        true => disk::remove_dir(Point::ReceiveDiscard, &path),
+        false => disk::remove_file(Point::ReceiveDiscard, &path),
+    };
+    removed.map_err(|source| ReceiveError::Io { slot: slot.to_string(), path, source })
 }

@@ -42,6 +42,15 @@ pub enum ReceiveError {
     /// The master does not, or no longer, serve this replica a snapshot of the slot: MetaSync and DBSync come first.
     #[error("{slot}: {master} gives no snapshot: {reason}")]
     Refused { slot: String, master: String, reason: String },
+    /// The master has none to give: it could not make one, or has dropped this replica.
+    #[error("{slot}: {master} gives no snapshot: {reason}")]
+    Denied { slot: String, master: String, reason: String },
+    /// The snapshot was damaged on the master after it was listed.
+    #[error("{slot}: the snapshot on {master} is damaged: {reason}")]
+    Damaged { slot: String, master: String, reason: String },
+    /// Snapshots that were replaced, or files that came whole but wrong, again and again.
+    #[error("{slot}: the transfer of the snapshot from {master} began anew {times} times: {cause}")]
+    NeverWhole { slot: String, master: String, times: u32, cause: String },
     #[error("{slot}: {master} was not done making a snapshot after {} s", waited.as_secs())]
     NotReady { slot: String, master: String, waited: Duration },
     #[error("{slot}: the transfer of the snapshot from {master} was given up after {tries} tries: {cause}")]
@@ -56,6 +65,21 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
+    /// Whether trying again at once would cost master and network as much again, and likely for nothing.
+    pub fn is_costly(&self) -> bool {
+        match self {
+            ReceiveError::Io { .. }
+            | ReceiveError::Denied { .. }
+            | ReceiveError::Damaged { .. }
+            | ReceiveError::NeverWhole { .. }
+            | ReceiveError::NotReady { .. }
+            | ReceiveError::BadListing { .. }
+            | ReceiveError::BadInfo { .. }
+            | ReceiveError::Unfit { .. } => true,
+            ReceiveError::Refused { .. } | ReceiveError::GivenUp { .. } => false,
+        }
+    }
+
     /// Whether the disk was full (or over quota).
     pub fn is_disk_full(&self) -> bool {
         matches!(self, ReceiveError::Io { source, .. }

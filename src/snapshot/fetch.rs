@@ -216,13 +216,13 @@ impl Transfer {
 
     fn status(&self, status: &tonic::Status) -> Failure {
         let text = format!("{:?}: {}", status.code(), status.message());
+        let (slot, master, reason) = (self.slot.clone(), self.master.name.clone(), status.message().to_string());
         match status.code() {
+            // Nobody but a master says these two: not what a damaged connection looks like.
+            Code::FailedPrecondition => Failure::Fatal(ReceiveError::Denied { slot, master, reason }),
+            Code::Aborted => Failure::Fatal(ReceiveError::Damaged { slot, master, reason }),
             // A master that does not know this replica (any more).
-            Code::Unauthenticated => Failure::Fatal(ReceiveError::Refused {
-                slot: self.slot.clone(),
-                master: self.master.name.clone(),
-                reason: text,
-            }),
+            Code::Unauthenticated => Failure::Fatal(ReceiveError::Refused { slot, master, reason: text }),
             _ => Failure::Broken(text),
         }
     }

@@ -10,8 +10,8 @@
 //! found out when it is whole. All functions block.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -22,6 +22,8 @@ use super::{DATA, FileEntry, INFO, Listing};
 use crate::disk::{self, Point, Replace};
 
 pub(super) const LISTING: &str = "LISTING";
+/// A longer LISTING is none of ours, bytes.
+const MAX_LISTING_LEN: u64 = 256 << 20;
 
 /// An I/O error with its path.
 #[derive(Debug)]
@@ -54,22 +56,29 @@ impl ReceiveFolder {
     }
 
     /// Makes the folder one for `listing`: keeps files, whole or not, that an earlier listing describes in the same way,
-    /// and removes all others.
+    /// and removes all others. Whatever was put in their places by somebody else is removed too, and never followed elsewhere.
     pub fn begin(&self, listing: &Listing) -> Result<(), FolderError> {
         let data = self.data();
-        disk::create_dir_all(Point::ReceiveCreateDir, &data).map_err(FolderError::at(&data))?;
+        if let Some(of_db) = self.0.parent() {
+            own_dir(of_db, true).map_err(FolderError::at(of_db))?;
+        }
+        for dir in [&self.0, &data] {
+            own_dir(dir, false).map_err(FolderError::at(dir))?;
+        }
         let path = self.0.join(LISTING);
-        let old = match fs::read_to_string(&path) {
-            Ok(text) => Listing::parse(&text).ok(),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
-            Err(e) => return Err(FolderError::at(&path)(e)),
-        };
+        let old = old_listing(&path);
         let keep = |name: &str, len: u64| {
             let new = listing.file(name);
             new.is_some_and(|file| len <= file.size) && new == old.as_ref().and_then(|old| old.file(name))
         };
-        remove_others(&data, |name, len| name != INFO && keep(name, len))?;
-        remove_others(&self.0, |name, len| name == LISTING || (name == INFO && keep(name, len)))?;
+        let is_file = |meta: &fs::Metadata| meta.is_file().then_some(meta.len());
+        remove_others(&data, |name, meta| name != INFO && is_file(meta).is_some_and(|len| keep(name, len)))?;
+        remove_others(&self.0, |name, meta| match name {
+            DATA => meta.is_dir(),
+            LISTING => meta.is_file(),
+            INFO => is_file(meta).is_some_and(|len| keep(name, len)),
+            _ => false,
+        })?;
         if old.as_ref() != Some(listing) {
             disk::replace_file(&Replace::LISTING, &path, listing.encode().as_bytes())
                 .map_err(FolderError::at(&path))?;
@@ -87,19 +96,54 @@ impl ReceiveFolder {
     }
 }
 
-/// Removes what is in `dir` but for regular files of which `keep` says so by name and length, and the folder of the data.
-fn remove_others(dir: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<(), FolderError> {
+/// Makes `dir` a folder of our own: a file or link of that name goes, but for a link to a folder where the operator `may_link`.
+fn own_dir(dir: &Path, may_link: bool) -> io::Result<()> {
+    match fs::symlink_metadata(dir) {
+        Ok(meta) if meta.is_dir() || (may_link && fs::metadata(dir).is_ok_and(|target| target.is_dir())) => {
+            return Ok(());
+        }
+        Ok(_) => {
+            tracing::warn!("{} is not the folder that it should be: removed", dir.display());
+            disk::remove_file(Point::ReceiveRemoveOther, dir)?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    disk::create_dir_all(Point::ReceiveCreateDir, dir)
+}
+
+/// What an earlier transfer wrote down; `None` if that cannot be read, which proves nothing about the files beside it.
+fn old_listing(path: &Path) -> Option<Listing> {
+    let options = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let read = || -> io::Result<Option<Listing>> {
+        let mut file = OpenOptions::new().read(true).custom_flags(options.bits()).open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.len() > MAX_LISTING_LEN {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(Listing::parse(&text).ok())
+    };
+    match read() {
+        Ok(listing) => listing,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => {
+            tracing::warn!("{}: {e}; what was received before is not used", path.display());
+            None
+        }
+    }
+}
+
+/// Removes what is in `dir` but for what `keep` says is to stay. A file that has another name elsewhere goes: what is written here must
+/// not end up there.
+fn remove_others(dir: &Path, keep: impl Fn(&str, &fs::Metadata) -> bool) -> Result<(), FolderError> {
     for entry in fs::read_dir(dir).map_err(FolderError::at(dir))? {
         let entry = entry.map_err(FolderError::at(dir))?;
         let path = entry.path();
         let meta = entry.metadata().map_err(FolderError::at(&path))?;
-        let name = entry.file_name();
-        let kept = match name.to_str() {
-            Some(DATA) => meta.is_dir(),
-            Some(name) => meta.is_file() && keep(name, meta.len()),
-            None => false,
-        };
-        if !kept {
+        let is_own = meta.is_dir() || meta.nlink() == 1;
+        if !(is_own && entry.file_name().to_str().is_some_and(|name| keep(name, &meta))) {
             let removed = match meta.is_dir() {
                 true => disk::remove_dir(Point::ReceiveRemoveOther, &path),
                 false => disk::remove_file(Point::ReceiveRemoveOther, &path),

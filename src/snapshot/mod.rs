@@ -32,8 +32,8 @@ pub use listing::{BadListing, Checksum, FileEntry, Listing};
 pub use manifest::{BadManifest, MANIFEST, Manifest, SavedSlot};
 pub use progress::{Progress, ProgressNow};
 pub use save::folder_of;
-pub use service::{MESSAGE_LEN, RsyncService, TokenCheck};
-pub use source::{Snapshot, SnapshotSource, SnapshotState};
+pub use service::{MESSAGE_LEN, NotAReader, ReaderCheck, RsyncService};
+pub use source::{Reader, Snapshot, SnapshotNow, SnapshotSource, SnapshotState};
 
 /// The folder of the engine's files, in a snapshot's folder and in a receive folder.
 const DATA: &str = "data";

@@ -60,6 +60,10 @@ pub(super) fn fill(keyspace: &Keyspace, folder: &Path, origin: &Origin, stop: &A
     for &SavedSlot { slot, .. } in &slots {
         let dir = folder_of(folder, slot);
         list(folder, &dir, &mut files, &stopped)?;
+        // A save that cannot be read is none. After the checksums were taken: what is damaged from now on does not match them.
+        let served = keyspace.db_on_disk(slot.0).slots().get(slot.1);
+        served.map_or(Ok(()), |slot| slot.verify_checkpoint(&dir.join(DATA), &|| stop.load(Ordering::Relaxed)))?;
+        stopped()?;
         disk::sync_dir(Point::BgsaveSyncDb, &dir).map_err(Error::io(&dir))?;
         let parent = dir.parent().unwrap_or(folder);
         disk::sync_dir(Point::BgsaveSyncDb, parent).map_err(Error::io(parent))?;
@@ -119,7 +123,6 @@ fn take(slot: &Arc<Slot>, folder: &Path, origin: &Origin) -> Result<Taken, Error
     let generation = slot.published().generation;
     let pin = slot.pin_log(slot.position().filenum);
     let info = checkpoint::take(slot, &dir, origin)?;
-    slot.verify_checkpoint(&dir.join(DATA))?;
     Ok(Taken { info, generation, _pin: pin })
 }
 

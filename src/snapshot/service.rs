@@ -1,12 +1,14 @@
 //! The file service of port P + 10001: gives the files of current snapshots to replicas that have a token.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::fcntl::OFlag;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -32,17 +34,34 @@ const STALLED: Duration = Duration::from_secs(300);
 /// How often a stream looks whether its token is still good, which counts as a sign of life.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Why a snapshot is no longer given: a full sync of this node's own.
+const REPLACED: &str = "the master's own data were replaced since the snapshot was taken";
+
 /// Knows the replicas that may fetch.
-pub trait TokenCheck: Send + Sync {
-    /// The replica (`ip:port`) that a token was given to, or `None`. Counts as a sign of life of it.
-    fn reader_of(&self, token: &str) -> Option<String>;
+pub trait ReaderCheck: Send + Sync {
+    /// The replica (`ip:port`) that a token was given to, if it is registered for a snapshot of the slot. Counts as a sign of life of it.
+    fn reader_of(&self, token: &str, slot: &Slot) -> Result<String, NotAReader>;
+    /// Whether [`ReaderCheck::reader_of`] would find it. Counts as nothing.
+    fn is_reader(&self, token: &str, slot: &Slot) -> bool;
+}
+
+/// Why somebody gets no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAReader {
+    #[error("unknown token: MetaSync comes first")]
+    UnknownToken,
+    #[error("no snapshot of this slot was asked for: DBSync comes first")]
+    NotRegistered,
+    /// It was registered, but what it needs could not be kept.
+    #[error("dropped by the master: {0}")]
+    Dropped(Arc<str>),
 }
 
 /// The service `Rsync`.
 pub struct RsyncService {
     keyspace: Arc<Keyspace>,
     source: Arc<SnapshotSource>,
-    tokens: Arc<dyn TokenCheck>,
+    readers: Arc<dyn ReaderCheck>,
     streams: Arc<Streams>,
 }
 
@@ -83,8 +102,8 @@ impl Drop for Stream {
 
 impl RsyncService {
     /// Serves the snapshots of `source`, which are of the slots of `keyspace`.
-    pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, tokens: Arc<dyn TokenCheck>) -> RsyncService {
-        RsyncService { keyspace, source, tokens, streams: Arc::default() }
+    pub fn new(keyspace: Arc<Keyspace>, source: Arc<SnapshotSource>, readers: Arc<dyn ReaderCheck>) -> RsyncService {
+        RsyncService { keyspace, source, readers, streams: Arc::default() }
     }
 
     /// The service for a tonic router.
@@ -94,8 +113,6 @@ impl RsyncService {
 
     /// The snapshot that a request is about, or the reply that there is none.
     fn find(&self, request: &RsyncRequest) -> Result<Result<Found<'_>, RsyncResponse>, Status> {
-        let reader = request.token.as_deref().and_then(|token| self.tokens.reader_of(token));
-        let reader = reader.ok_or_else(|| Status::unauthenticated("unknown token: MetaSync comes first"))?;
         let refuse = |reason: &str, retry: bool| {
             Ok(Err(RsyncResponse {
                 reason: Some(reason.into()),
@@ -106,10 +123,22 @@ impl RsyncService {
         let Some(slot) = self.keyspace.slot_named(&request.db_name, request.slot_id) else {
             return refuse("no such slot", false);
         };
+        let reader = match self.readers.reader_of(request.token.as_deref().unwrap_or_default(), slot) {
+            Ok(reader) => reader,
+            Err(e @ NotAReader::UnknownToken) => return Err(Status::unauthenticated(e.to_string())),
+            Err(e @ NotAReader::NotRegistered) => return refuse(&e.to_string(), false),
+            Err(e @ NotAReader::Dropped(_)) => return Err(Status::failed_precondition(e.to_string())),
+        };
         match self.source.get(slot) {
-            SnapshotState::None => refuse("no snapshot of this slot was asked for: DBSync comes first", false),
+            SnapshotState::None => refuse(&NotAReader::NotRegistered.to_string(), false),
             SnapshotState::Making => refuse("the snapshot is being made", true),
-            SnapshotState::Failed(reason) => refuse(&format!("no snapshot could be made: {reason}"), false),
+            SnapshotState::Failed(reason) => {
+                Err(Status::failed_precondition(format!("no snapshot could be made: {reason}")))
+            }
+            SnapshotState::Ready(snapshot) if !snapshot.is_of_log(slot) => {
+                self.source.give_up(slot, snapshot.uuid(), REPLACED);
+                refuse(REPLACED, false)
+            }
             SnapshotState::Ready(snapshot) => {
                 snapshot.touch();
                 Ok(Ok(Found { slot, reader, snapshot }))
@@ -176,16 +205,16 @@ impl Rsync for RsyncService {
                     return Err(Status::resource_exhausted(why));
                 };
                 let job = Reading {
-                    _open: open,
-                    slot: slot.to_string(),
+                    slot: slot.clone(),
+                    source: self.source.clone(),
                     reader,
                     file,
                     template: reply_to(&request, snapshot.uuid(), StatusCode::KOk),
                     snapshot,
                     token: request.token.unwrap_or_default(),
-                    tokens: self.tokens.clone(),
+                    readers: self.readers.clone(),
                 };
-                tokio::spawn(job.run(wanted.clone(), messages));
+                tokio::spawn(job.run(wanted.clone(), messages, open));
             }
         }
         Ok(stream)
@@ -206,93 +235,153 @@ fn reply_to(request: &RsyncRequest, uuid: &str, code: StatusCode) -> RsyncRespon
 
 /// One file being read for one stream. Holds the snapshot.
 struct Reading {
-    slot: String,
+    slot: Arc<Slot>,
+    source: Arc<SnapshotSource>,
     reader: String,
     file: FileEntry,
     template: RsyncResponse,
     snapshot: Arc<Snapshot>,
     token: String,
-    tokens: Arc<dyn TokenCheck>,
-    _open: Stream,
+    readers: Arc<dyn ReaderCheck>,
 }
 
 type Messages = mpsc::Sender<Result<RsyncResponse, Status>>;
+type Room<'a> = mpsc::Permit<'a, Result<RsyncResponse, Status>>;
+
+/// Why a stream ended before its end.
+enum Ended {
+    /// The file is not what was listed: in words, with path and offset.
+    Damaged(String),
+    /// The replica is to have no more of it.
+    Refused(String),
+    /// The replica takes nothing.
+    Stalled,
+    /// The replica has hung up.
+    Gone,
+    Panicked,
+}
 
 impl Reading {
     /// Reads and sends, at most [`READ_AHEAD`] messages ahead of the network. Ends early when nobody takes them. A stream that waits for its
     /// replica holds no thread: however many stand still, others are served.
-    async fn run(self, wanted: FileRequest, messages: Messages) {
+    async fn run(self, wanted: FileRequest, messages: Messages, _open: Stream) {
         let job = Arc::new(self);
-        let Err(e) = job.read(&wanted, &messages).await else { return };
-        tracing::warn!(slot = job.slot, reader = job.reader, "sending {} of a snapshot: {e}", job.file.name);
-        let failed = Status::internal(format!("{}: {e}", job.file.name));
-        let _ = tokio::time::timeout(STALLED, messages.send(Err(failed))).await;
+        let Err(ended) = job.read(&wanted, &messages).await else { return };
+        let Reading { slot, reader, file, snapshot, .. } = &*job;
+        let status = match ended {
+            Ended::Gone => return,
+            Ended::Damaged(why) => {
+                tracing::error!(slot = %slot, reader, "a snapshot was damaged after it was listed: {why}");
+                job.source.give_up(slot, snapshot.uuid(), &why);
+                Status::aborted(why)
+            }
+            Ended::Refused(why) => Status::failed_precondition(why),
+            Ended::Stalled => Status::deadline_exceeded(format!(
+                "the replica took nothing of {} for {} s",
+                file.name,
+                STALLED.as_secs()
+            )),
+            Ended::Panicked => Status::internal(format!("{}: the thread that read it panicked", file.name)),
+        };
+        tracing::warn!(slot = %slot, reader, "sending {} of a snapshot: {}", file.name, status.message());
+        // The snapshot's folder does not wait for a replica that may take nothing.
+        drop(job);
+        let _ = tokio::time::timeout(STALLED, messages.send(Err(status))).await;
     }
 
-    async fn read(self: &Arc<Self>, wanted: &FileRequest, messages: &Messages) -> io::Result<()> {
+    async fn read(self: &Arc<Self>, wanted: &FileRequest, messages: &Messages) -> Result<(), Ended> {
         let job = self.clone();
-        let file = Arc::new(blocking(move || job.open()).await?);
+        let file = Arc::new(blocking(move || job.open().map_err(|e| job.damaged(e))).await?);
         let size = self.file.size;
         let end = if wanted.count == 0 { size } else { wanted.offset.saturating_add(wanted.count).min(size) };
         let mut offset = wanted.offset;
         let mut checked = Instant::now();
         loop {
-            let room = match tokio::time::timeout(STALLED, messages.reserve()).await {
-                Ok(Ok(room)) => room,
-                // The replica has hung up.
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => {
-                    let why = format!("the replica took nothing for {} s", STALLED.as_secs());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-                }
-            };
+            let room = self.room(messages).await?;
             if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
-                if self.tokens.reader_of(&self.token).is_none() {
-                    return Err(io::Error::other("the replica's token is no longer good"));
-                }
+                self.check()?;
             }
-            let len = (end - offset).min(MESSAGE_LEN as u64);
             let (job, file) = (self.clone(), file.clone());
-            let message = blocking(move || job.part(&file, offset, len)).await?;
+            let part = blocking(move || job.part(&file, offset, end)).await?;
+            offset += part.count;
             self.snapshot.touch();
-            room.send(Ok(message));
-            offset += len;
+            room.send(Ok(RsyncResponse { file_resp: Some(part), ..self.template.clone() }));
             if offset == end {
                 return Ok(());
             }
         }
     }
 
-    /// The message with `len` bytes from `offset` on.
-    fn part(&self, file: &File, offset: u64, len: u64) -> io::Result<RsyncResponse> {
-        let mut data = vec![0; len as usize];
-        file.read_exact_at(&mut data, offset)?;
-        let part = FileResponse {
-            eof: i32::from(offset + len == self.file.size),
-            count: len,
+    /// What is sent of the bytes from `offset` to `end` in the next message.
+    fn part(&self, file: &File, offset: u64, end: u64) -> Result<FileResponse, Ended> {
+        let size = self.file.size;
+        // Always whole pieces, as they were listed.
+        let begin = offset - offset % MESSAGE_LEN as u64;
+        let mut piece = vec![0; (size - begin).min(MESSAGE_LEN as u64) as usize];
+        let until = begin + piece.len() as u64;
+        file.read_exact_at(&mut piece, begin).map_err(|e| self.damaged(format_args!("offset {begin}: {e}")))?;
+        if !piece.is_empty() && !self.snapshot.is_intact(&self.file, begin, &piece) {
+            let what = format_args!("offset {begin}: the bytes up to {until} are not those that were listed");
+            return Err(self.damaged(what));
+        }
+        let len = (end.min(until) - offset) as usize;
+        let data = Bytes::from(piece).slice((offset - begin) as usize..).slice(..len);
+        Ok(FileResponse {
+            eof: i32::from(offset + len as u64 == size),
+            count: len as u64,
             offset,
             checksum: Checksum::of(&data).to_string(),
-            data: data.into(),
+            data,
             filename: self.file.name.clone(),
-        };
-        Ok(RsyncResponse { file_resp: Some(part), ..self.template.clone() })
+        })
+    }
+
+    fn damaged(&self, what: impl fmt::Display) -> Ended {
+        Ended::Damaged(format!("{}: {what}", self.snapshot.path_of(&self.file).display()))
+    }
+
+    /// Whether the replica is still to have it. Counts as a sign of life.
+    fn check(&self) -> Result<(), Ended> {
+        if !self.snapshot.is_of_log(&self.slot) {
+            return Err(Ended::Refused(REPLACED.into()));
+        }
+        let known = self.readers.reader_of(&self.token, &self.slot);
+        known.map(drop).map_err(|e| Ended::Refused(e.to_string()))
+    }
+
+    /// Waits until the replica has taken enough of what was sent before. A replica that was dropped meanwhile keeps nothing, not even the
+    /// snapshot's folder.
+    async fn room<'a>(&self, messages: &'a Messages) -> Result<Room<'a>, Ended> {
+        let began = Instant::now();
+        loop {
+            match tokio::time::timeout(CHECK_INTERVAL, messages.reserve()).await {
+                Ok(Ok(room)) => return Ok(room),
+                Ok(Err(_)) => return Err(Ended::Gone),
+                Err(_) if began.elapsed() >= STALLED => return Err(Ended::Stalled),
+                Err(_) if !self.readers.is_reader(&self.token, &self.slot) => return Err(Ended::Gone),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Opens the file, which must be what was listed and not a link to something else.
     fn open(&self) -> io::Result<File> {
         let path = self.snapshot.path_of(&self.file);
-        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)?;
+        let options = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(options.bits()).open(&path)?;
         let meta = file.metadata()?;
-        if meta.is_file() && meta.len() == self.file.size {
-            Ok(file)
-        } else {
-            Err(io::Error::other(format!("{} is not the file that was listed", path.display())))
+        match (meta.is_file(), meta.len(), self.file.size) {
+            (false, ..) => Err(io::Error::other("is not the file that was listed")),
+            (_, found, listed) if found != listed => {
+                Err(io::Error::other(format!("has {found} bytes, {listed} were listed")))
+            }
+            _ => Ok(file),
         }
     }
 }
 
 /// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(job).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, Ended> + Send + 'static) -> Result<T, Ended> {
+    tokio::task::spawn_blocking(job).await.unwrap_or(Err(Ended::Panicked))
 }

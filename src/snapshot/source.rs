@@ -1,14 +1,19 @@
 //! The master's side of full syncs: makes snapshots of slots, shares each between the replicas that want one, and
 //! removes them.
 //!
-//! A slot has one current snapshot at most. It stays while a registered reader may need it, and at most `snapshot-ttl` after
-//! its last use; whoever streams a file holds the [`Snapshot`], whose folder goes with its last holder. While a snapshot lives, the
-//! slot's log is pinned from a file at or before its position.
+//! A slot has one current snapshot at most. It stays while a registered [`Reader`] may need it, and at most `snapshot-ttl` after
+//! its last use; whoever streams a file holds the [`Snapshot`], whose folder goes with its last holder.
+//!
+//! Invariant: the log behind a snapshot's position is pinned without a gap from before the snapshot is made until its reader has joined
+//! the log. The slot's entry has a pin of its own for readers to come. Each reader's pin is made while that one holds, at a file not
+//! above it, and lasts as long as the [`Reader`], whatever becomes of the snapshot: it may be replaced or removed while a replica still
+//! installs it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +21,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::checkpoint::{self, Origin};
-use super::listing::Listing;
+use super::listing::{Listing, Pieces};
 use super::{DATA, Error, FileEntry, INFO, Info, SlotKey, key_of};
 use crate::binlog;
 use crate::config::Config;
@@ -36,10 +41,10 @@ pub struct Snapshot {
     folder: Folder,
     info: Info,
     listing: Listing,
+    pieces: Pieces,
     /// Of the slot's log.
     generation: u64,
     last_used: Mutex<Instant>,
-    _pin: LogPin,
 }
 
 impl Snapshot {
@@ -61,6 +66,16 @@ impl Snapshot {
     /// Where a file of its listing is.
     pub(super) fn path_of(&self, file: &FileEntry) -> PathBuf {
         file.path_in(&self.folder.0)
+    }
+
+    /// Whether a piece of a file, which begins at a multiple of [`super::MESSAGE_LEN`], is still what was listed.
+    pub(super) fn is_intact(&self, file: &FileEntry, offset: u64, piece: &[u8]) -> bool {
+        self.pieces.matches(&file.name, offset, piece)
+    }
+
+    /// Whether the slot's data are those that it was taken of, and what was written since: not those of another full sync.
+    pub(super) fn is_of_log(&self, slot: &Slot) -> bool {
+        slot.published().generation == self.generation
     }
 
     /// Counts as a use.
@@ -87,8 +102,10 @@ impl Snapshot {
             && whole
     }
 
-    fn make(slot: &Slot, dir: &Path, origin: &Origin) -> Result<Snapshot, Error> {
+    /// Makes it, with a pin of the log behind it.
+    fn make(slot: &Slot, dir: &Path, origin: &Origin, stop: &AtomicBool) -> Result<(Snapshot, LogPin), Error> {
         let began = Instant::now();
+        let stop = || stop.load(Ordering::Relaxed);
         for _ in 0..MAX_REPLACED {
             let generation = slot.published().generation;
             let pin = slot.pin_log(slot.position().filenum);
@@ -98,15 +115,19 @@ impl Snapshot {
             if slot.published().generation != generation {
                 continue;
             }
-            let listing = Listing::of_folder(uuid, &folder.0)?;
+            let (listing, pieces) = Listing::of_folder(uuid, &folder.0, &stop)?;
             if !info.empty {
-                // After the listing: what is damaged later is no more what was listed.
-                slot.verify_checkpoint(&folder.0.join(DATA))?;
+                // After the checksums were taken: what is damaged from now on does not match them, what was damaged before is found here.
+                slot.verify_checkpoint(&folder.0.join(DATA), &stop)?;
             }
+            if stop() {
+                return Err(Error::Stopping);
+            }
+            pin.move_to(info.applied.position.filenum);
             tracing::info!(slot = %slot, position = %info.applied.position, uuid = listing.uuid, files = listing.files.len(),
                 bytes = listing.bytes(), ms = began.elapsed().as_millis() as u64, "snapshot made");
             let last_used = Mutex::new(Instant::now());
-            return Ok(Snapshot { folder, info, listing, generation, last_used, _pin: pin });
+            return Ok((Snapshot { folder, info, listing, pieces, generation, last_used }, pin));
         }
         Err(Error::Replaced { slot: slot.to_string() })
     }
@@ -143,10 +164,15 @@ pub enum SnapshotState {
 
 /// A slot that has, or is to have, a snapshot.
 struct Entry {
-    readers: HashSet<String>,
+    /// Those registered, and their pins.
+    readers: HashMap<u64, Arc<LogPin>>,
     state: SnapshotState,
     /// When `state` was set.
     since: Instant,
+    /// At or before the position of the snapshot, also of one in the making.
+    pin: Option<LogPin>,
+    /// Pins of readers that joined while the snapshot was in the making: they are where it is when it is made.
+    joined: Vec<Arc<LogPin>>,
 }
 
 #[derive(Default)]
@@ -156,17 +182,66 @@ struct State {
     makers: usize,
     threads: Vec<JoinHandle<()>>,
     stopped: bool,
+    next_reader: u64,
 }
 
 struct Shared {
     dir: PathBuf,
     config: Arc<Config>,
     state: Mutex<State>,
+    stop: AtomicBool,
+    made: AtomicU64,
 }
 
 /// The snapshots of a server.
 pub struct SnapshotSource {
     shared: Arc<Shared>,
+}
+
+/// A replica's claim on a slot's snapshot and on the log behind it, until it is dropped.
+pub struct Reader {
+    shared: Arc<Shared>,
+    slot: SlotKey,
+    id: u64,
+    pin: Arc<LogPin>,
+}
+
+impl Reader {
+    /// Why the log behind the snapshot is gone, if it is: see [`LogPin::lost`].
+    pub fn lost(&self) -> Option<Arc<str>> {
+        self.pin.lost()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.state.lock().leave(self.slot, self.id);
+    }
+}
+
+impl State {
+    /// A reader is done. A snapshot without readers goes; one in the making is looked at when it is made.
+    fn leave(&mut self, slot: SlotKey, reader: u64) {
+        let Some(entry) = self.slots.get_mut(&slot) else { return };
+        if entry.readers.remove(&reader).is_some()
+            && entry.readers.is_empty()
+            && !matches!(entry.state, SnapshotState::Making)
+        {
+            self.slots.remove(&slot);
+        }
+    }
+}
+
+/// A slot's snapshot, for INFO.
+#[derive(Clone, Debug)]
+pub struct SnapshotNow {
+    /// Database and slot.
+    pub slot: (usize, usize),
+    pub state: SnapshotState,
+    /// Replicas registered.
+    pub readers: usize,
+    /// Since it is in this state.
+    pub age: Duration,
 }
 
 impl SnapshotSource {
@@ -175,25 +250,45 @@ impl SnapshotSource {
         if let Err(e) = disk::remove_dir(Point::SnapshotRemoveOld, &dir) {
             tracing::warn!("could not remove old snapshots in {}: {e}", dir.display());
         }
-        SnapshotSource { shared: Arc::new(Shared { dir, config, state: Mutex::default() }) }
+        let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+        SnapshotSource { shared: Arc::new(Shared { dir, config, state: Mutex::default(), stop, made }) }
     }
 
-    /// Registers `reader`, a replica, for the slot, and sees to it that there is a snapshot for it: the one that
-    /// is there or being made, or a new one, made in the background. From here on until the snapshot goes the log
-    /// behind its position is kept.
-    pub fn prepare(&self, slot: &Arc<Slot>, reader: &str) {
+    /// Registers a reader for the slot, and sees to it that there is a snapshot for it: the one that
+    /// is there or being made, or a new one, made in the background. From here on until the reader is dropped the log
+    /// behind its position is kept. `None` when the server stops.
+    pub fn prepare(&self, slot: &Arc<Slot>) -> Option<Reader> {
         let mut state = self.shared.state.lock();
         let state = &mut *state;
         if state.stopped {
-            return;
+            return None;
         }
+        let id = state.next_reader;
+        state.next_reader += 1;
         let entry = state.slots.entry(key_of(slot)).or_insert_with(Entry::new);
-        entry.readers.insert(reader.to_string());
-        match &entry.state {
-            SnapshotState::Making => return,
-            SnapshotState::Ready(snapshot) if snapshot.fits(slot) => return snapshot.touch(),
-            _ => {}
+        let held = entry.pin.as_ref().filter(|pin| pin.lost().is_none());
+        let is_usable = match &entry.state {
+            SnapshotState::Making => true,
+            SnapshotState::Ready(snapshot) if held.is_some() && snapshot.fits(slot) => {
+                snapshot.touch();
+                true
+            }
+            _ => false,
+        };
+        if !is_usable {
+            entry.pin = Some(slot.pin_log(slot.position().filenum));
         }
+        let from = entry.pin.as_ref().map_or_else(|| slot.position().filenum, LogPin::filenum);
+        let pin = Arc::new(slot.pin_log(from));
+        entry.readers.insert(id, pin.clone());
+        let reader = Reader { shared: self.shared.clone(), slot: key_of(slot), id, pin: pin.clone() };
+        if is_usable {
+            if matches!(entry.state, SnapshotState::Making) {
+                entry.joined.push(pin);
+            }
+            return Some(reader);
+        }
+        entry.joined = vec![pin];
         entry.set(SnapshotState::Making);
         state.queue.push_back(slot.clone());
         if state.makers < MAKERS {
@@ -211,6 +306,7 @@ impl SnapshotSource {
                 Err(_) => {}
             }
         }
+        Some(reader)
     }
 
     /// What there is for a slot.
@@ -219,15 +315,40 @@ impl SnapshotSource {
         state.slots.get(&key_of(slot)).map_or(SnapshotState::None, |entry| entry.state.clone())
     }
 
-    /// `reader` is done with its snapshot of the slot, or is gone. A snapshot without readers goes.
-    pub fn release(&self, slot: &Slot, reader: &str) {
+    /// A reader that is busy with something else says that it still needs the slot's snapshot: that counts as a use.
+    pub fn touch(&self, slot: &Slot) {
+        if let SnapshotState::Ready(snapshot) = self.get(slot) {
+            snapshot.touch();
+        }
+    }
+
+    /// The slot's snapshot, if it is this one, must not be used any more. The next reader that asks gets a new one.
+    pub(super) fn give_up(&self, slot: &Slot, uuid: &str, why: &str) {
         let mut state = self.shared.state.lock();
         let Some(entry) = state.slots.get_mut(&key_of(slot)) else { return };
-        entry.readers.remove(reader);
-        // One in the making is looked at when it is made.
-        if entry.readers.is_empty() && !matches!(entry.state, SnapshotState::Making) {
-            state.slots.remove(&key_of(slot));
+        if matches!(&entry.state, SnapshotState::Ready(s) if s.uuid() == uuid) {
+            tracing::warn!(slot = %slot, uuid, "snapshot given up: {why}");
+            entry.set(SnapshotState::Failed(why.into()));
+            entry.pin = None;
         }
+    }
+
+    /// Snapshots made since the start.
+    pub fn made(&self) -> u64 {
+        self.shared.made.load(Ordering::Relaxed)
+    }
+
+    /// All that there is, in the order of the slots.
+    pub fn list(&self) -> Vec<SnapshotNow> {
+        let now = |(&slot, entry): (&SlotKey, &Entry)| SnapshotNow {
+            slot,
+            state: entry.state.clone(),
+            readers: entry.readers.len(),
+            age: entry.since.elapsed(),
+        };
+        let mut all: Vec<SnapshotNow> = self.shared.state.lock().slots.iter().map(now).collect();
+        all.sort_by_key(|snapshot| snapshot.slot);
+        all
     }
 
     /// Removes snapshots that nobody has used for `snapshot-ttl`. To be called every second or so.
@@ -247,11 +368,12 @@ impl SnapshotSource {
         });
     }
 
-    /// Makes no more snapshots, waits for those being made, and drops all.
+    /// Makes no more snapshots, breaks off those being made, and drops all.
     pub fn stop(&self) {
         let threads = {
             let mut state = self.shared.state.lock();
             state.stopped = true;
+            self.shared.stop.store(true, Ordering::Relaxed);
             state.queue.clear();
             std::mem::take(&mut state.threads)
         };
@@ -272,7 +394,8 @@ impl Drop for SnapshotSource {
 
 impl Entry {
     fn new() -> Entry {
-        Entry { readers: HashSet::new(), state: SnapshotState::None, since: Instant::now() }
+        let (readers, joined) = (HashMap::new(), Vec::new());
+        Entry { readers, state: SnapshotState::None, since: Instant::now(), pin: None, joined }
     }
 
     fn set(&mut self, state: SnapshotState) {
@@ -298,19 +421,29 @@ fn make_queued(shared: &Shared) {
             slot
         };
         // Whatever becomes of it, its readers are told: a slot that is left as Making could not be synced any more.
-        let make = AssertUnwindSafe(|| Snapshot::make(&slot, &shared.dir, &origin));
+        let make = AssertUnwindSafe(|| Snapshot::make(&slot, &shared.dir, &origin, &shared.stop));
         let made = catch_unwind(make).unwrap_or_else(|_| Err(Error::Panicked));
-        let new = match made {
-            Ok(snapshot) => SnapshotState::Ready(Arc::new(snapshot)),
-            Err(e) => {
-                tracing::error!(slot = %slot, "no snapshot: {e}");
-                SnapshotState::Failed(e.to_string().into())
-            }
-        };
         let mut state = shared.state.lock();
-        match state.slots.get_mut(&key_of(&slot)) {
-            Some(entry) if !entry.readers.is_empty() => entry.set(new),
-            _ => drop(state.slots.remove(&key_of(&slot))),
+        let Some(entry) = state.slots.get_mut(&key_of(&slot)).filter(|entry| !entry.readers.is_empty()) else {
+            state.slots.remove(&key_of(&slot));
+            continue;
+        };
+        let joined = std::mem::take(&mut entry.joined);
+        match made {
+            Ok((snapshot, pin)) => {
+                shared.made.fetch_add(1, Ordering::Relaxed);
+                // Its log may have been replaced while it was made: that pin is right, whatever theirs were.
+                joined.iter().for_each(|reader| reader.move_to(pin.filenum()));
+                entry.pin = Some(pin);
+                entry.set(SnapshotState::Ready(Arc::new(snapshot)));
+            }
+            Err(e) => {
+                if !matches!(e, Error::Stopping) {
+                    tracing::error!(slot = %slot, "no snapshot: {e}");
+                }
+                entry.pin = None;
+                entry.set(SnapshotState::Failed(e.to_string().into()));
+            }
         }
     }
 }

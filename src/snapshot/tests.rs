@@ -24,9 +24,13 @@ const WINDOW: u32 = 8 << 20;
 
 struct OneToken;
 
-impl TokenCheck for OneToken {
-    fn reader_of(&self, token: &str) -> Option<String> {
-        (token == TOKEN).then(|| "127.0.0.1:9321".to_string())
+impl ReaderCheck for OneToken {
+    fn reader_of(&self, token: &str, _: &Slot) -> Result<String, NotAReader> {
+        if token == TOKEN { Ok("127.0.0.1:9321".to_string()) } else { Err(NotAReader::UnknownToken) }
+    }
+
+    fn is_reader(&self, token: &str, _: &Slot) -> bool {
+        token == TOKEN
     }
 }
 
@@ -141,30 +145,30 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     let source = node.source();
     assert!(!leftover.exists());
     let (slot, dump) = (node.slot(), node.config.dump_path().join("sync"));
-    let readers: Vec<String> = (0..8).map(|n| format!("10.0.0.{n}:9221")).collect();
     assert!(matches!(source.get(slot), SnapshotState::None));
-    readers.iter().for_each(|r| source.prepare(slot, r));
+    let mut readers: Vec<Reader> = (0..8).map(|_| source.prepare(slot).unwrap()).collect();
     let first = wait_ready(&source, slot);
+    assert_eq!(source.made(), 1);
     assert_eq!(folders(&dump), 1);
     assert_eq!(first.info().applied.position, slot.position());
     // Another binlog file is no reason for another snapshot.
     node.write(1000..3000, 4000);
     assert!(slot.position().filenum > first.info().applied.position.filenum);
     assert_eq!(slot.safe_to_purge_below(), 0);
-    source.prepare(slot, &readers[0]);
+    readers.push(source.prepare(slot).unwrap());
     assert_eq!(wait_ready(&source, slot).uuid(), first.uuid());
     // A position whose file is gone is.
     let log = slot.store().as_ref().unwrap().log_dir().to_path_buf();
     std::fs::remove_file(crate::binlog::file_path(&log, first.info().applied.position.filenum)).unwrap();
-    source.prepare(slot, &readers[1]);
+    readers.push(source.prepare(slot).unwrap());
     let second = wait_ready(&source, slot);
     assert_ne!(second.uuid(), first.uuid());
     // The first lives as long as somebody holds it.
     assert_eq!(folders(&dump), 2);
     drop(first);
     wait_for("the replaced snapshot goes", || folders(&dump) == 1);
-    let (last, others) = readers.split_last().unwrap();
-    others.iter().for_each(|r| source.release(slot, r));
+    let last = readers.pop();
+    readers.clear();
     assert!(matches!(source.get(slot), SnapshotState::Ready(_)));
     // Too young, then in use, then not.
     source.sweep();
@@ -173,15 +177,19 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     source.sweep();
     assert!(matches!(source.get(slot), SnapshotState::Ready(_)));
     drop(second);
-    source.release(slot, last);
+    drop(last);
     assert!(matches!(source.get(slot), SnapshotState::None));
     wait_for("a snapshot without readers goes", || folders(&dump) == 0);
-    source.prepare(slot, last);
+    let late_from = slot.position().filenum;
+    let late = source.prepare(slot).unwrap();
     drop(wait_ready(&source, slot));
     std::thread::sleep(Duration::from_millis(1100));
     source.sweep();
     assert!(matches!(source.get(slot), SnapshotState::None));
     wait_for("an unused snapshot goes", || folders(&dump) == 0);
+    // But the log stays for a reader that may be installing it.
+    assert_eq!(slot.safe_to_purge_below(), late_from);
+    drop(late);
     wait_for("its pin goes", || slot.safe_to_purge_below() == slot.flushed_filenum());
 }
 
@@ -192,7 +200,7 @@ async fn an_interrupted_transfer_is_resumed() {
     master.write(0..6000, 4000);
     let source = master.source();
     let from = serve(&master, &source).await;
-    source.prepare(master.slot(), "127.0.0.1:9321");
+    let _reader = source.prepare(master.slot()).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     replica.config.set(&[("throttle-bytes-per-second", "20M")]).unwrap();
@@ -235,18 +243,18 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     master.write(0..3000, 4000);
     let source = master.source();
     let from = serve(&master, &source).await;
-    source.prepare(master.slot(), "127.0.0.1:9321");
+    let reader = source.prepare(master.slot()).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     let first = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
     let (data, first_applied, first_fetched) = (first.data.clone().unwrap(), first.applied, first.bytes_fetched);
     // While it is held, no other transfer touches the folder.
     drop(first);
-    source.release(master.slot(), "127.0.0.1:9321");
+    drop(reader);
     let refused = receiver.receive(&from, replica.slot(), &progress).await;
     assert!(matches!(refused, Err(ReceiveError::Refused { .. })), "{refused:?}");
     master.write(3000..3010, 100);
-    source.prepare(master.slot(), "127.0.0.1:9321");
+    let _reader = source.prepare(master.slot()).unwrap();
     // A damaged file is found out and fetched anew.
     let damaged = std::fs::read_dir(&data)
         .unwrap()
@@ -271,7 +279,7 @@ async fn an_untouched_slot_is_synced_without_data() {
     let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
     let source = master.source();
     let from = serve(&master, &source).await;
-    source.prepare(master.untouched_slot(), "127.0.0.1:9321");
+    let _reader = source.prepare(master.untouched_slot()).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let received = receiver.receive(&from, replica.untouched_slot(), &Arc::default()).await.unwrap();
     assert_eq!((received.data, received.applied), (None, NEVER_WRITTEN));
@@ -302,7 +310,7 @@ async fn the_service_gives_only_what_is_listed_and_only_with_a_token() {
     assert!(reply.code() == StatusCode::KErr && reply.retry == Some(false), "{reply:?}");
     let unknown = RsyncRequest { slot_id: 7, ..request(TOKEN, None, None) };
     assert_eq!(client.meta(unknown).await.unwrap().into_inner().code(), StatusCode::KErr);
-    source.prepare(master.slot(), "127.0.0.1:9321");
+    let _reader = source.prepare(master.slot()).unwrap();
     let snapshot = wait_ready(&source, master.slot());
     let reply = client.meta(request(TOKEN, None, None)).await.unwrap().into_inner();
     let listing = Listing::from_reply(reply.snapshot_uuid, &reply.meta_resp.unwrap()).unwrap();

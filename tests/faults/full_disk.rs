@@ -129,15 +129,11 @@ fn an_engine_that_could_not_be_flushed_goes_on_when_there_is_room() {
         node.disk().set_room(Some(4 << 10));
         node.run("SET small v");
         node.disk().set_room(Some(0));
-<<<<<<< HEAD
-        let stopped = || persistence(&node).lines().any(|l| l.starts_with("slot_disk_full:") && l.contains("/db/"));
-=======
         let stopped = || {
             // Flushes all slots.
             node.run("DEBUG LOADAOF");
             persistence(&node).lines().any(|l| l.starts_with("slot_disk_full:") && l.contains("/db/"))
         };
->>>>>>> adf7855 (Tests: a flush without room is brought about, not waited for)
         wait_for("a flush that finds no room", DEADLINE, stopped);
         expect_held(&node, &held);
         expect_full(&node.run("SET x y"));

@@ -6,3 +6,6 @@ mod common;
 
 mod clients;
 mod peers;
+
+// Named by the generated code of the services: what is changed on the way is sealed again.
+use haypile::wire;

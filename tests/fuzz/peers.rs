@@ -124,6 +124,10 @@ impl Replication for Proxy {
         Ok(self.response(self.replication().remove_slave_node(self.request(request)).await?))
     }
 
+    async fn heart_beat(&self, request: Request<InnerRequest>) -> Outcome<InnerResponse> {
+        Ok(self.response(self.replication().heart_beat(self.request(request)).await?))
+    }
+
     type BinlogSyncStream = Responses<InnerResponse>;
 
     async fn binlog_sync(&self, request: Request<Streaming<InnerRequest>>) -> Outcome<Self::BinlogSyncStream> {

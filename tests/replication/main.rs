@@ -11,6 +11,8 @@ mod failover;
 mod fake;
 mod faulty_link;
 mod full_sync;
+mod full_sync_damage;
+mod full_sync_faults;
 mod functions;
 mod info;
 mod old_masters;
