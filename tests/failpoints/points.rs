@@ -128,6 +128,7 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::InstallCreateDir
         | Point::InstallCopy
         | Point::InstallSync
+        | Point::InstallSyncDir
         | Point::InstallRemove => &[FullSync],
         Point::PurgeRemove => &[Load],
         Point::SnapshotCreateDir
