@@ -183,7 +183,7 @@ pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
         // Some of the writes over two slots fail in the second.
         Point::BinlogUndoSync => &[("binlog::append::before", "30%eio")],
         Point::BinlogRollRemove => &[("binlog::header::before", "1*short")],
-        Point::GenerationDiscard => &[("binlog::header::before", "1*enospc")],
+        Point::GenerationDiscard => &[("install::rename::before", "1*enospc")],
         Point::InstallCreateDir | Point::InstallCopy | Point::InstallSync | Point::InstallRemove => {
             &[("install::rename::before", "exdev")]
         }
