@@ -15,7 +15,7 @@ mod options;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -42,6 +42,8 @@ const SYSTEM: &str = "default";
 const NO_FLUSH: u64 = u64::MAX;
 /// How often a flush under way is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
+/// How long a flush that has failed is waited for while RocksDB tries it again.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 /// All families, which are flushed together.
 const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
@@ -335,7 +337,7 @@ impl Engine {
     /// Whether the engine takes writes: the error for which it does not, if so. After a flush that failed for lack of space it takes none
     /// until RocksDB, which looks every five seconds, finds room for a whole memtable and has flushed what was due.
     pub fn check(&self) -> Result<(), Error> {
-        self.db.write_opt(WriteBatch::default(), &self.write_options).map_err(Error::rocksdb(&self.path))
+        self.db.write_opt(WriteBatch::default(), &self.write_options).map_err(self.failure())
     }
 
     /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
@@ -358,10 +360,16 @@ impl Engine {
 
     fn wait_for_flush(&self, errors: u64) -> Result<(), Error> {
         // RocksDB can wait for a flush only by beginning another one, of what was written since.
+        let mut failed = None;
         while self.property(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0 {
             if self.property(properties::BACKGROUND_ERRORS)? > errors {
                 // Was it one for which the flush will not be tried again?
                 self.check()?;
+                // It is tried again and again, whatever becomes of it; others have to be flushed meanwhile.
+                if failed.get_or_insert_with(Instant::now).elapsed() >= FLUSH_PATIENCE {
+                    let why = "a flush has failed and is tried again; RocksDB's file LOG says why";
+                    return Err(Error::io(&self.path)(std::io::Error::other(why)));
+                }
             }
             std::thread::sleep(FLUSH_POLL);
         }

@@ -370,7 +370,7 @@ impl Slot {
             None => {
                 let mut c = self.commit.lock();
                 self.check_owned()?;
-                Ok(self.writable(&mut c)?.0)
+                self.room_for(self.writable(&mut c).map(|(store, _)| store), false)
             }
         }
     }

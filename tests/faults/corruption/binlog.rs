@@ -26,7 +26,10 @@ fn records(path: &Path) -> Vec<u64> {
 }
 
 fn files(node: &Node, slot: usize) -> Vec<PathBuf> {
-    files_under(&log_dir(node, slot))
+    let mut files = files_under(&log_dir(node, slot));
+    // Beside them lies the mark of what is durable.
+    files.retain(|path| name_of(path).starts_with("binlog."));
+    files
 }
 
 /// What a damage comes to.
