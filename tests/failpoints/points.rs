@@ -94,9 +94,10 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::BinlogSyncDir => &[Load, FirstWrite, FullSync, ReplicaLoad],
         Point::BinlogAppend => &[Load, Always, ReplicaLoad, Flush],
         Point::BinlogUndo => &[Load, ReplicaLoad],
-        Point::BinlogUndoSync => &[Flush],
-        Point::BinlogMarkCreate | Point::BinlogMarkSync => &[FirstWrite],
-        Point::BinlogMark => &[Load],
+        Point::BinlogUndoSync => &[Load, Flush],
+        Point::BinlogMarkCreate => &[FirstWrite, FullSync, Restart(UnflushedLog)],
+        Point::BinlogMark => &[Load, Always, FirstWrite, ReplicaLoad, Restart(UnflushedLog)],
+        Point::BinlogMarkSync => &[FirstWrite, FullSync],
         Point::BinlogRollSync => &[Load, ReplicaLoad],
         Point::BinlogRollRemove => &[Load],
         Point::BinlogSync => &[Load, Always],
@@ -127,6 +128,7 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
         | Point::InstallCreateDir
         | Point::InstallCopy
         | Point::InstallSync
+        | Point::InstallSyncDir
         | Point::InstallRemove => &[FullSync],
         Point::PurgeRemove => &[Load],
         Point::SnapshotCreateDir
@@ -178,10 +180,10 @@ pub fn scenarios(point: Point) -> &'static [Scenario] {
 pub fn companions(point: Point) -> &'static [(&'static str, &'static str)] {
     match point {
         Point::BinlogUndo => &[("binlog::append::before", "1*short")],
-        // Of a write to both slots the second append fails now and then.
-        Point::BinlogUndoSync => &[("binlog::append::before", "20%eio")],
+        // Some of the writes over two slots fail in the second.
+        Point::BinlogUndoSync => &[("binlog::append::before", "30%eio")],
         Point::BinlogRollRemove => &[("binlog::header::before", "1*short")],
-        Point::GenerationDiscard => &[("binlog::header::before", "1*enospc")],
+        Point::GenerationDiscard => &[("install::rename::before", "1*enospc")],
         Point::InstallCreateDir | Point::InstallCopy | Point::InstallSync | Point::InstallRemove => {
             &[("install::rename::before", "exdev")]
         }
@@ -207,8 +209,8 @@ impl Fault {
         format!("{}::{}", self.point.name(), if self.after { "after" } else { "before" })
     }
 
-    /// Whether somebody must be told: what could not be removed is tried again at the next start, and a log's mark that stays as it was
-    /// only claims less.
+    /// Whether somebody must be told. What could not be removed is tried again at the next start; a mark that was not moved on
+    /// claims less.
     pub fn must_be_told(&self) -> bool {
         self.point.step() != Step::Remove && !matches!(self.point, Point::BgsaveExpireRename | Point::BinlogMark)
     }
