@@ -70,7 +70,11 @@ fn seeds() -> Vec<Vec<u8>> {
 fn in_order(mut value: Value) -> String {
     match &mut value {
         Value::Set(members) => members.sort(),
-        Value::Zset(members) => members.sort_by(|a, b| a.0.cmp(&b.0)),
+        Value::Zset(members) => {
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            // No listpack has a negative zero.
+            members.iter_mut().for_each(|(_, score)| *score += 0.0);
+        }
         Value::Hash(fields) => fields.sort_by(|a, b| a.field.cmp(&b.field)),
         Value::String(_) | Value::List(_) | Value::Stream(_) => {}
     }

@@ -77,6 +77,7 @@ impl FakeReplica {
             binlog_offset,
             probe: Some(false),
             token: token.clone(),
+            hops: None,
         };
         let db_sync =
             inner_request::DbSync { node: node.clone(), slot: slot.clone(), binlog_offset, token: token.clone() };
