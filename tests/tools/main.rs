@@ -7,4 +7,5 @@ mod binlog;
 mod damage;
 mod elements;
 mod folders;
+mod restore;
 mod sound;
