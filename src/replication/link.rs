@@ -8,12 +8,12 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::Manager;
 use super::diverged::{self, Probe};
 use super::machine::Event;
 use super::proto::{self, InnerRequest, InnerResponse, ReplicationClient, StatusCode, Type};
 use super::proto::{inner_request, inner_response};
 use super::replica::SLOT_LAST_RETRY;
+use super::{Epoch, Manager};
 use crate::binlog::{self, Position};
 use crate::keyspace::Slot;
 use crate::server::Server;
@@ -280,7 +280,7 @@ fn another_slot() -> Status {
 }
 
 /// Offers our position to the master.
-pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slot>) -> Outcome {
+pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slot>, epoch: Epoch) -> Outcome {
     use inner_response::try_sync::ReplyCode;
     let at = slot.position();
     let answer = match ask_try_sync(link, slot, at, None).await {
@@ -297,7 +297,15 @@ pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slo
                 Some(led) => saved(save_diverged(manager, link, slot, Some(led)).await, &why),
             }
         }
-        _ if answer.retry() => Outcome::because(Event::NotYet, "the master is not ready for this position yet"),
+        _ if answer.retry() => {
+            // Where nobody streams yet, no keepalive tells who is above.
+            let learn = || manager.learn_upstream(&link.master, &answer.upstream);
+            let learned = tokio::task::block_in_place(|| manager.while_following(epoch, slot, learn));
+            match learned {
+                Some(Err(circle)) => Outcome { link: LinkHealth::Circle, ..Outcome::because(Event::NotYet, circle) },
+                _ => Outcome::because(Event::NotYet, "the master is not ready for this position yet"),
+            }
+        }
         _ if answer.diverged() => {
             let why = format!("the log at {at} is not the master's");
             saved(save_diverged(manager, link, slot, None).await, &why)
@@ -306,7 +314,6 @@ pub(super) async fn try_sync(manager: &Arc<Manager>, link: &Link, slot: &Arc<Slo
     }
 }
 
-/// What follows from having saved the tail, or not.
 /// Whether our own master has a record that ends at `at`, asked for a replica of ours; `None` if it cannot tell.
 pub(super) async fn is_upstream(link: &Link, slot: &Slot, at: Position, hops: u32) -> Option<bool> {
     use inner_response::try_sync::ReplyCode;
@@ -318,6 +325,7 @@ pub(super) async fn is_upstream(link: &Link, slot: &Slot, at: Position, hops: u3
     }
 }
 
+/// What follows from having saved the tail, or not.
 fn saved(result: Result<Option<PathBuf>, String>, why: &str) -> Outcome {
     match result {
         Ok(Some(path)) => {

@@ -341,6 +341,7 @@ impl Service {
                 session_id: session,
                 diverged: Some(diverged),
                 retry: Some(retry),
+                upstream: if retry { manager.upstream.lock().clone() } else { Vec::new() },
             }),
             ..proto::response(Type::KTrySync, StatusCode::KOk)
         };

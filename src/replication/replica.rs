@@ -498,7 +498,7 @@ impl ReplicaSide {
         let task = match action {
             Action::Nothing | Action::Cancel => return,
             Action::SendTrySync => runtime.spawn(async move {
-                let outcome = link::try_sync(&manager, &link, &data).await;
+                let outcome = link::try_sync(&manager, &link, &data, epoch).await;
                 done(&manager, outcome);
             }),
             Action::SendDbSync => runtime.spawn(async move {
