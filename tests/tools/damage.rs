@@ -328,6 +328,27 @@ const CASES: &[Case] = &[
         said: &["db0:0", "log-000077", "not in use"],
     },
     Case {
+        name: "a save's MANIFEST",
+        harm: |data| edit(&saves(data)[0].join("MANIFEST"), "slot-num : 2", "slot-num : 4"),
+        code: 2,
+        severity: "DAMAGE",
+        said: &["MANIFEST", "its own checksum", "Do not restore from it"],
+    },
+    Case {
+        name: "a save's MANIFEST is gone",
+        harm: |data| fs::remove_file(saves(data)[0].join("MANIFEST")).expect("a file"),
+        code: 2,
+        severity: "DAMAGE",
+        said: &["MANIFEST", "missing"],
+    },
+    Case {
+        name: "a file of a save that no engine checks",
+        harm: |data| files(&saves(data)[0].join("db0/1/data"), "OPTIONS").iter().for_each(|path| flip(path, 3)),
+        code: 2,
+        severity: "DAMAGE",
+        said: &["OPTIONS", "MANIFEST says"],
+    },
+    Case {
         name: "a save's info",
         harm: |data| cut(&saves(data)[0].join("db0/0/info"), 50),
         code: 2,

@@ -111,7 +111,7 @@ pub fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<Verdict, Error> {
         }
         Target::Snapshot => {
             report.expect(tree_size(dir));
-            save::check_snapshot(dir, None, &mut report)?;
+            save::check_snapshot(dir, None, None, &mut report)?;
         }
         Target::Engine => {
             report.expect(tree_size(dir));

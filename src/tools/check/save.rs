@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 
 use indicatif::BinaryBytes;
 
+use super::Scope;
+use super::engine::{self, Placement};
+use super::log::{self, Expected};
 use super::report::{Finding, Report, Severity};
-use super::{Scope, engine, log};
 use crate::engine::Applied;
-use crate::snapshot::inspect::{FileState, data_folder, read_info, received};
-use crate::snapshot::{BadInfo, Info};
+use crate::keyspace::inspect::UNKNOWN_END;
+use crate::snapshot::inspect::{FileState, data_folder, file_checksum, read_info, received};
+use crate::snapshot::{BadInfo, Info, LOG, MANIFEST, Manifest};
 use crate::tools::Error;
 use crate::tools::files::Log;
 
@@ -90,13 +93,69 @@ pub fn check_dumps(dump_path: &Path, report: &mut Report<'_, '_>) -> Result<(), 
     Ok(())
 }
 
-/// Checks the slots of one save.
+/// Checks one save: its MANIFEST, every file by its checksum, and what is in the slots.
 pub fn check_save(save: &Path, slots: &[(usize, usize)], report: &mut Report<'_, '_>) -> Result<(), Error> {
-    slots.iter().try_for_each(|&(db, slot)| check_snapshot(&folder_of(save, db, slot), Some((db, slot)), report))
+    let manifest = read_manifest(save, report)?;
+    let slot_num = manifest.as_ref().map(|manifest| manifest.slot_num);
+    for &(db, slot) in slots {
+        let folder = folder_of(save, db, slot);
+        check_snapshot(&folder, Some((db, slot)), slot_num, report)?;
+    }
+    let Some(manifest) = manifest else { return Ok(()) };
+    let finding =
+        |slot: Option<&str>, path: &Path, what: &str| Finding::new(Severity::Damage, slot, path, what, BAD_SAVE);
+    for file in &manifest.files {
+        let path = save.join(&file.name);
+        match file_checksum(&path) {
+            Ok(found) if found == (file.size, file.checksum) => {}
+            Ok(_) => report.add(finding(None, &path, "not what MANIFEST says it was (size or checksum)"))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => report.add(finding(None, &path, "missing"))?,
+            Err(e) => return Err(Error::io(&path)(e)),
+        }
+    }
+    for saved in &manifest.slots {
+        let (db, number) = saved.slot;
+        let scope = Scope::of_slot(db, number);
+        let log = folder_of(save, db, number).join(LOG);
+        if saved.from == saved.to {
+            continue;
+        }
+        if !log.is_dir() {
+            report.add(scope.finding(Severity::Damage, &log, "missing", BAD_SAVE))?;
+            continue;
+        }
+        let expected = Expected { scope: &scope, slot: None, applied: None, leading_from: None };
+        let told = log::check(&log, &expected, report)?;
+        if told.end != saved.to.index && told.end != UNKNOWN_END {
+            let what = format!("the log ends with index {}, MANIFEST says {}", told.end, saved.to.index);
+            report.add(scope.finding(Severity::Damage, &log, what, BAD_SAVE))?;
+        }
+    }
+    Ok(())
 }
 
-/// Checks the snapshot of one slot, which is to be this one.
-pub fn check_snapshot(folder: &Path, slot: Option<(usize, usize)>, report: &mut Report<'_, '_>) -> Result<(), Error> {
+fn read_manifest(save: &Path, report: &mut Report<'_, '_>) -> Result<Option<Manifest>, Error> {
+    let path = save.join(MANIFEST);
+    let what = match fs::read_to_string(&path) {
+        Ok(text) => match Manifest::parse(&text) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(e) => e.to_string(),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => "missing: what belongs to the save is not known".into(),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => "not a text".into(),
+        Err(e) => return Err(Error::io(&path)(e)),
+    };
+    report.add(Finding::new(Severity::Damage, None, &path, what, BAD_SAVE))?;
+    Ok(None)
+}
+
+/// Checks the snapshot of one slot, which is to be this one. `slot_num`: how many slots its database has, where that is known.
+pub fn check_snapshot(
+    folder: &Path,
+    slot: Option<(usize, usize)>,
+    slot_num: Option<usize>,
+    report: &mut Report<'_, '_>,
+) -> Result<(), Error> {
     let mut scope = slot.map_or_else(Scope::default, |(db, slot)| Scope::of_slot(db, slot));
     report.begin(&folder.display().to_string());
     report.totals.saved_slots += 1;
@@ -125,8 +184,12 @@ pub fn check_snapshot(folder: &Path, slot: Option<(usize, usize)>, report: &mut 
         return Ok(());
     }
     let data = data_folder(folder);
-    // How many slots the node had is not said: where keys belong cannot be checked.
-    let inside = engine::check(&data, None, &scope, report)?;
+    let placement = slot.zip(slot_num).map(|((db, number), slots)| Placement {
+        slot: number,
+        slots,
+        is_first: (db, number) == (0, 0),
+    });
+    let inside = engine::check(&data, placement, &scope, report)?;
     if let (Some(Info { applied, .. }), Some(inside)) = (info, inside)
         && applied != inside
     {
