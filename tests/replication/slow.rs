@@ -122,7 +122,8 @@ fn an_acknowledgement_of_what_was_not_sent_is_not_believed() {
 /// A file that is not taken holds no thread of its master, and a replica may have no more than 64 open.
 #[test]
 fn files_that_nobody_takes_starve_nobody() {
-    let master = lean().start();
+    // What takes the files says nothing else, and threads that wait for work go after 10 s: it must not be given up.
+    let master = lean().set("repl-timeout", 3600).start();
     // Files of several MB, so that a stream of one fills all that is between master and replica.
     fill(&master, 0, "k", 400, 64 << 10, &mut rng());
     let fake = FakeReplica::join(&master, fake_port());
