@@ -150,6 +150,7 @@ impl Rig {
         self.last_try = None;
         let writers = self.writers();
         writers.wait_answers(5);
+        let logged = self.victim().output().len();
         self.arm(fault, fault.action);
         let began = Instant::now();
         let mut refused = None;
@@ -167,7 +168,17 @@ impl Rig {
         }
         self.disarm(fault);
         let read_only = self.read_only();
-        let told = read_only.clone().or(refused).or(ledger.refused());
+        // A flush that nobody asked for may have met it: then the operator is told.
+        let noted = || {
+            let log = self.master.output();
+            let errors = log
+                .get(logged..)
+                .unwrap_or_default()
+                .lines()
+                .filter(|line| line.contains("ERROR") && !line.contains("BGSAVE failed"));
+            errors.last().map(str::to_string)
+        };
+        let told = read_only.clone().or(refused).or(ledger.refused()).or_else(noted);
         if fault.must_be_told() && self.scenario.tells() {
             assert!(told.is_some(), "nobody was told of {} at {}", fault.action, fault.name());
         }
