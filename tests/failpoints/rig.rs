@@ -176,7 +176,7 @@ impl Rig {
                 .unwrap_or_default()
                 .lines()
                 .filter(|line| line.contains("ERROR") && !line.contains("BGSAVE failed"));
-            errors.last().map(str::to_string)
+            errors.next_back().map(str::to_string)
         };
         let told = read_only.clone().or(refused).or(ledger.refused()).or_else(noted);
         if fault.must_be_told() && self.scenario.tells() {

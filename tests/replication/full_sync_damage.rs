@@ -132,7 +132,9 @@ fn a_damaged_table_file_is_not_passed_on() {
     println!("{reason}");
     let name = table.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(reason.contains(&name) && reason.contains("offset "), "{reason}");
-    assert!(master.output().contains("no snapshot: "), "{}", master.output());
+    // Found when the snapshot was made, or by a compaction before.
+    let log = master.output();
+    assert!(log.contains("no snapshot: ") || log.contains("data on disk are damaged"), "{log}");
     assert_eq!((replica.full_syncs(), replica.run("GET own")), (0, Reply::bulk("before")));
     // A save of it would be none.
     master.run("BGSAVE");
