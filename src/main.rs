@@ -207,10 +207,7 @@ fn serve(args: &Serve) -> Outcome {
         (false, _) => None,
     };
     let logging = Logging::start(&config)?;
-    let threads = match config.thread_num() {
-        0 => std::thread::available_parallelism()?.get(),
-        threads => threads,
-    };
+    let threads = config.threads();
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("worker")

@@ -21,7 +21,7 @@ use crate::keyspace::{
     self, Housekeeping, HousekeepingOptions, Keyspace, KeyspaceOptions, LIBRARIES_KEY, Locked, PurgePolicy,
 };
 use crate::net::listener::BindError;
-use crate::net::{ClientRegistry, Closing, Listener};
+use crate::net::{ClientRegistry, Closing, Listener, Turns};
 use crate::observe::{LatencyMonitor, SlowLog, Stats, Switches};
 use crate::pubsub::{Monitors, Pause, PauseKind, PubSub};
 use crate::replication::{self, NodeState, PeerListeners};
@@ -72,6 +72,7 @@ pub struct Server {
     pub config: Arc<Config>,
     pub keyspace: Arc<Keyspace>,
     pub clients: ClientRegistry,
+    pub turns: Turns,
     pub commands: Table,
     pub stats: Stats,
     pub slowlog: SlowLog,
@@ -124,6 +125,7 @@ impl Server {
         let (pubsub, monitors) = (Arc::new(PubSub::new(config.clone())), Arc::new(Monitors::new(config.clone())));
         let server = Arc::new(Server {
             bgsave: Bgsave::new(config.dump_path()),
+            turns: Turns::new(config.threads()),
             config,
             keyspace,
             clients: ClientRegistry::new(),

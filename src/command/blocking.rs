@@ -27,7 +27,8 @@ use rustc_apfloat::{Float, Round, Status};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dispatch::{Pipeline, Scratch};
+use super::dispatch::Pipeline;
+use super::turn::Scratch;
 use super::{CommandError, Flags, Group, Lookup, Spec, float};
 use crate::events::KeyEvents;
 use crate::keyspace::{Undurable, while_waiting};

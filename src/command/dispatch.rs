@@ -1,8 +1,7 @@
-//! Executing a pipeline: checks, key locks, handlers, group commit, counters. Hot path: GET and SET allocate nothing
+//! Executing a pipeline: checks, key locks, handlers, counters. Hot path: GET and SET allocate nothing
 //! here, take no lock but their key's, log nothing.
 //!
-//! The writes of a pipeline are committed together. A command's reply is final only once the group it ran in is
-//! committed: when that fails, every reply that may rest on the group's writes becomes the error.
+//! The writes of a pipeline are committed together, and with those of others ([`super::turn`]).
 
 use std::{
     net::SocketAddr,
@@ -18,21 +17,21 @@ use super::{
     debug,
     error::lossy,
     scripting,
+    turn::{Due, Party, Turn},
 };
 use crate::{
-    config::{OutputLimits, SyncMode},
-    keyspace::{self, Keyspace, LockPlan, Locked, Transaction, while_waiting},
+    config::OutputLimits,
+    keyspace::{LockPlan, Locked, while_waiting},
     net::{
         Client, Overrun, Replies, Reply, output,
         resp::{Limits, ProtocolError},
     },
-    observe::latency,
     pubsub::{EventClass, Monitors, PauseKind, TrackedBy},
     server::Server,
 };
 
 /// Commands after which an open group is committed.
-const MAX_GROUP_COMMANDS: usize = 1024;
+const MAX_GROUP_COMMANDS: usize = 256;
 /// Bytes of pending writes after which an open group is committed.
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Bytes of arguments that a command may have which runs on the thread that read it: to copy and log more takes long.
@@ -77,44 +76,22 @@ pub enum After {
     Monitor(Vec<u8>),
 }
 
-/// Buffers of a connection that its pipelines use one after the other.
-#[derive(Default)]
-pub struct Scratch {
-    keys: Vec<KeyRef>,
-    marks: Vec<Mark>,
-}
-
-/// Where the reply of a command with keys lies.
-#[derive(Clone, Copy)]
-struct Mark {
-    start: usize,
-    end: usize,
-}
-
-/// Commands of one connection, executed in order in one transaction.
-pub struct Pipeline<'a> {
+/// Commands of one connection, executed in order in the transaction of a turn.
+pub struct Pipeline<'t, 'a> {
     server: &'a Server,
-    client: &'a mut Client,
-    reply: &'a mut Reply,
-    scratch: &'a mut Scratch,
+    turn: &'t mut Turn<'a>,
+    own: Party<'t>,
+    began: Instant,
     /// Bytes of reply that a command may make which keeps its data.
     max_reply: usize,
     /// What may wait for the client.
     output: OutputLimits,
-    tx: Transaction<'a>,
-    after: Vec<After>,
     on_pool: bool,
     retry: Retry,
     /// Whether it has changed keys that others wait for, and left them to its caller.
     woke: bool,
     /// Keys that a retry found expired, and has left to its caller.
     expired: Vec<(usize, Bytes)>,
-    /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
-    open: usize,
-    /// Whether something was committed whose durability the replies have to wait for.
-    awaits_sync: bool,
-    clock: Clock,
-    calls: Calls,
 }
 
 /// Whether the pipeline tries a waiting command again.
@@ -128,86 +105,33 @@ enum Retry {
     Busy,
 }
 
-/// Time, read once a command.
-struct Clock {
-    begin: Instant,
-    begin_unix_ms: u64,
-    last: Instant,
-}
-
-impl Clock {
-    fn start(keyspace: &Keyspace) -> Self {
-        let begin = Instant::now();
-        Clock { begin, begin_unix_ms: keyspace.now(), last: begin }
-    }
-
-    /// Unix ms at the last lap.
-    fn now(&self) -> u64 {
-        self.begin_unix_ms + (self.last - self.begin).as_millis() as u64
-    }
-
-    /// Time since the last lap.
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        let passed = now - self.last;
-        self.last = now;
-        passed
-    }
-}
-
-/// Calls of one command in a row, added to its counters together.
-#[derive(Default)]
-struct Calls {
-    command: Option<u32>,
-    calls: u64,
-    usec: u64,
-    /// Nanoseconds beyond `usec`, so that fast commands add up.
-    nanos: u64,
-    /// Duration of the last call, if it wrote.
-    last_write: Option<Duration>,
-    /// The last call's command and duration, until it is counted for LATENCY.
-    unnoted: Option<(u32, Duration)>,
-}
-
-impl Calls {
-    fn add(&mut self, passed: Duration) {
-        self.nanos += passed.as_nanos() as u64;
-        self.usec += self.nanos / 1000;
-        self.nanos %= 1000;
-    }
-}
-
-impl<'a> Pipeline<'a> {
-    /// Opens a transaction for what follows.
-    pub fn begin(server: &'a Server, client: &'a mut Client, reply: &'a mut Reply, scratch: &'a mut Scratch) -> Self {
-        scratch.marks.clear();
-        reply.set_limit(usize::MAX);
+impl<'t, 'a> Pipeline<'t, 'a> {
+    /// Begins a pipeline in a turn. To be ended by [`Pipeline::leave`].
+    pub fn begin(turn: &'t mut Turn<'a>, session: &'t mut Session) -> Self {
+        let server = turn.server;
+        let mut own = Party::of(session);
+        own.begin();
+        own.reply.set_limit(usize::MAX);
         let output = server.config.client_output_buffer_limit();
-        reply.set_hard_limit(hard_limit(&output, client));
-        let id = client.id();
+        own.reply.set_hard_limit(hard_limit(&output, own.client));
+        turn.tx.set_by(own.client.id());
         Pipeline {
             server,
-            client,
-            reply,
-            scratch,
+            began: turn.clock.last,
+            turn,
+            own,
             max_reply: server.config.max_reply_size(),
             output,
-            tx: server.keyspace.transaction().by(id),
-            after: Vec::new(),
             on_pool: false,
             retry: Retry::No,
             woke: false,
             expired: Vec::new(),
-            open: 0,
-            awaits_sync: false,
-            clock: Clock::start(&server.keyspace),
-            calls: Calls::default(),
         }
     }
 
     /// Bytes of replies so far.
     pub fn reply_len(&self) -> usize {
-        self.reply.len()
+        self.own.reply.len()
     }
 
     /// What the next request may be at most.
@@ -216,7 +140,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn must_authenticate(&self) -> bool {
-        !self.client.authenticated() && !self.server.config.requirepass().is_empty()
+        !self.own.client.authenticated() && !self.server.config.requirepass().is_empty()
     }
 
     /// Executes one request.
@@ -225,9 +149,9 @@ impl<'a> Pipeline<'a> {
             self.server.events.tracking.limit();
             self.take_outbox();
         }
-        let start = self.reply.len();
+        let start = self.own.reply.len();
         // Its class, and whether it wants replies, may have changed with the command before.
-        self.reply.set_hard_limit(hard_limit(&self.output, self.client));
+        self.own.reply.set_hard_limit(hard_limit(&self.output, self.own.client));
         let outcome = self.run_checked(args);
         if matches!(outcome, Outcome::Next | Outcome::Close) {
             self.end_request(start, args);
@@ -237,40 +161,40 @@ impl<'a> Pipeline<'a> {
 
     /// Whether the client may go on after a command, with the replies that now wait for it.
     fn limit_output(&mut self, outcome: Outcome) -> Outcome {
-        if hard_limit(&self.output, self.client) == usize::MAX || self.client.replies() != Replies::On {
+        if hard_limit(&self.output, self.own.client) == usize::MAX || self.own.client.replies() != Replies::On {
             return outcome;
         }
-        let info = self.client.info();
-        if self.reply.is_over_hard_limit() {
-            info.overrun(Overrun::Output, self.reply.len());
+        let info = self.own.client.info();
+        if self.own.reply.is_over_hard_limit() {
+            info.overrun(Overrun::Output, self.own.reply.len());
         } else {
-            output::enforce(&self.output, info, self.reply.len());
+            output::enforce(&self.output, info, self.own.reply.len());
         }
         if info.overran().is_some() { Outcome::Abort } else { outcome }
     }
 
     /// How long the pipeline has been running, as of its last command.
     pub fn age(&self) -> Duration {
-        self.clock.last - self.clock.begin
+        self.turn.clock.last - self.began
     }
 
     /// The request is done; `start` is where its reply begins.
     fn end_request(&mut self, start: usize, args: &[Bytes]) {
-        if !self.client.wants_reply() {
+        if !self.own.client.wants_reply() {
             self.silence(start, args);
         }
-        if self.client.tracked.caching && self.client.multi.is_none() && !is_named(args, b"client") {
-            self.client.tracked.caching = false;
+        if self.own.client.tracked.caching && self.own.client.multi.is_none() && !is_named(args, b"client") {
+            self.own.client.tracked.caching = false;
         }
         self.take_outbox();
     }
 
     /// Puts what was sent to the client behind its replies so far.
     fn take_outbox(&mut self) {
-        if self.client.info().has_outbox()
-            && let Some(sent) = self.client.info().take_outbox()
+        if self.own.client.info().has_outbox()
+            && let Some(sent) = self.own.client.info().take_outbox()
         {
-            self.reply.raw(&sent);
+            self.own.reply.raw(&sent);
         }
     }
 
@@ -280,9 +204,8 @@ impl<'a> Pipeline<'a> {
         let pushes: &[&[u8]] =
             &[b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe", b"ssubscribe", b"sunsubscribe"];
         if !pushes.iter().any(|name| is_named(args, name)) {
-            self.reply.truncate(start);
-            self.scratch.marks.retain(|mark| mark.start < start);
-            self.open = self.open.min(self.scratch.marks.len());
+            self.own.reply.truncate(start);
+            self.own.forget_marks(start);
         }
     }
 
@@ -291,7 +214,7 @@ impl<'a> Pipeline<'a> {
         let command = match server.commands.lookup(args) {
             Lookup::Found(command) => command,
             Lookup::UnknownCommand if is_http(args) => {
-                tracing::warn!(client = %self.client.info().addr, "closed a connection that speaks HTTP: somebody may be trying to reach this server through a web browser");
+                tracing::warn!(client = %self.own.client.info().addr, "closed a connection that speaks HTTP: somebody may be trying to reach this server through a web browser");
                 return Outcome::Close;
             }
             Lookup::UnknownCommand => return self.refuse(None, &unknown_command(args)),
@@ -300,7 +223,7 @@ impl<'a> Pipeline<'a> {
             }
         };
         let spec = command.spec;
-        if let Err(error) = check(server, self.client, command, args) {
+        if let Err(error) = check(server, self.own.client, command, args) {
             return self.refuse(Some(command), &error);
         }
         if self.is_held(command, args) {
@@ -308,15 +231,15 @@ impl<'a> Pipeline<'a> {
             return Outcome::Held;
         }
         if !spec.flags.has(Flags::IN_MULTI)
-            && let Some(multi) = &mut self.client.multi
+            && let Some(multi) = &mut self.own.client.multi
         {
             if spec.flags.has(Flags::NO_MULTI) {
                 let error = CommandError::Static("ERR Command not allowed inside a transaction");
                 return self.refuse(Some(command), &error);
             }
             multi.push(command.index, args);
-            self.client.show_transaction();
-            self.reply.simple("QUEUED");
+            self.own.client.show_transaction();
+            self.own.reply.simple("QUEUED");
             return Outcome::Next;
         }
         if self.is_for_pool(spec, args) {
@@ -324,7 +247,7 @@ impl<'a> Pipeline<'a> {
             return Outcome::Pool(PoolCall(command.index));
         }
         match self.execute(command, args) {
-            Outcome::Next if self.client.is_closing() => Outcome::Close,
+            Outcome::Next if self.own.client.is_closing() => Outcome::Close,
             outcome => outcome,
         }
     }
@@ -339,7 +262,7 @@ impl<'a> Pipeline<'a> {
             PauseKind::None => false,
             PauseKind::All => true,
             PauseKind::Write if is_exec(command.spec) => {
-                self.client.multi.iter().flat_map(super::Multi::queue).any(|queued| {
+                self.own.client.multi.iter().flat_map(super::Multi::queue).any(|queued| {
                     let command = self.server.commands.get(queued.command);
                     command.is_some_and(|command| writes(command.spec, &queued.args))
                 })
@@ -358,13 +281,13 @@ impl<'a> Pipeline<'a> {
         let large = args.iter().map(Bytes::len).sum::<usize>() > MAX_INLINE_BYTES;
         large
             || spec.flags.has(Flags::BLOCKING_POOL)
-            || (is_exec(spec) && self.client.multi.as_ref().is_some_and(queued))
+            || (is_exec(spec) && self.own.client.multi.as_ref().is_some_and(queued))
     }
 
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
     pub fn run_alone(&mut self, call: PoolCall, args: &[Bytes]) -> Outcome {
         self.on_pool = true;
-        let start = self.reply.len();
+        let start = self.own.reply.len();
         let outcome = match self.server.commands.get(call.0) {
             Some(command) => self.execute(command, args),
             None => Outcome::Next,
@@ -378,16 +301,16 @@ impl<'a> Pipeline<'a> {
     /// Runs a waiting command again, by whatever thread. What it wrote is committed when this returns; what is not durable
     /// yet is left in the session. Nobody else is served meanwhile: that is left to the caller, who may be the one who serves.
     pub fn retry(server: &Server, session: &mut Session, args: &[Bytes]) -> Retried {
-        let Session { client, reply, scratch, undurable } = session;
         // What its command sends to the client itself must not overtake the reply.
-        let info = client.info().clone();
+        let info = session.client.info().clone();
         info.hold_outbox(true);
-        let start = reply.len();
-        let mut pipeline = Pipeline::begin(server, client, reply, scratch);
+        let start = session.reply.len();
+        let mut turn = Turn::begin(server);
+        let mut pipeline = Pipeline::begin(&mut turn, session);
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
             // What else is checked was when it began to wait.
-            if may_write(server, pipeline.client.db(), command.spec, args) {
+            if may_write(server, pipeline.own.client.db(), command.spec, args) {
                 pipeline.execute_here(command, args);
             } else {
                 pipeline.error(ROLE_CHANGED);
@@ -404,11 +327,11 @@ impl<'a> Pipeline<'a> {
             pipeline.end_request(start, args);
             pipeline.limit_output(Outcome::Next);
         }
-        if std::mem::take(&mut pipeline.awaits_sync) {
-            *undurable = pipeline.tx.take_undurable();
-        }
         let (woke, expired) = (pipeline.woke, std::mem::take(&mut pipeline.expired));
-        pipeline.finish(args);
+        pipeline.leave(args);
+        let undurable = turn.take_undurable();
+        turn.end(session);
+        session.undurable = undurable;
         info.hold_outbox(false);
         Retried { ran, woke, expired }
     }
@@ -441,16 +364,16 @@ impl<'a> Pipeline<'a> {
             return self.busy(command);
         }
         // A wait for the locks must not make the command live in the past.
-        let waited = if keyed { self.clock.lap() } else { Duration::ZERO };
+        let waited = if keyed { self.turn.clock.lap() } else { Duration::ZERO };
         let result = self.call(command, args, waited);
         let outcome = self.conclude(command, args, result);
-        if !self.tx.pending() && (!self.after.is_empty() || self.tx.found_expired()) {
+        if !self.turn.tx.pending() && (!self.turn.after.is_empty() || self.turn.tx.found_expired()) {
             self.commit();
         }
-        let (bytes, commands) = self.tx.size();
-        let full = self.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
+        let (bytes, commands) = self.turn.tx.size();
+        let full = self.turn.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
         // Who waits for what was written is served before the next command runs.
-        if full || self.tx.is_awaited() {
+        if full || self.turn.tx.is_awaited() {
             self.commit();
         }
         if command.spec.flags.has(Flags::WRITE.and(Flags::ALL_KEYS)) && self.retry == Retry::No {
@@ -465,20 +388,20 @@ impl<'a> Pipeline<'a> {
         self.commit();
         let mut plan = self.plan(command, args);
         let outcome = loop {
-            if self.tx.lock_plan(&mut plan) == Locked::Busy {
+            if self.turn.tx.lock_plan(&mut plan) == Locked::Busy {
                 return self.busy(command);
             }
-            let waited = self.clock.lap();
-            let (db, multi) = (self.client.db(), self.client.multi.clone());
+            let waited = self.turn.clock.lap();
+            let (db, multi) = (self.own.client.db(), self.own.client.multi.clone());
             let result = self.call(command, args, waited);
             if let Err(CommandError::Suspend(suspend)) = &result
                 && !matches!(**suspend, Suspend::Until(_))
             {
                 // Nothing has happened: whoever takes it up finds what it began with.
-                self.tx.abort();
-                self.after.clear();
-                self.client.select(db);
-                self.client.multi = multi;
+                self.turn.tx.abort();
+                self.turn.after.clear();
+                self.own.client.select(db);
+                self.own.client.multi = multi;
                 if let Suspend::Conflict(conflict) = **suspend {
                     plan.learn(conflict);
                     continue;
@@ -492,7 +415,7 @@ impl<'a> Pipeline<'a> {
 
     /// A script that does not end holds the keys of a command. That is no reason to end a wait.
     fn busy(&mut self, command: &Command) -> Outcome {
-        if self.retry == Retry::No || self.client.denies_blocking() {
+        if self.retry == Retry::No || self.own.client.denies_blocking() {
             return self.refuse(Some(command), &busy(self.server));
         }
         self.retry = Retry::Busy;
@@ -502,15 +425,15 @@ impl<'a> Pipeline<'a> {
     /// What a planned command is known to need.
     fn plan(&self, command: &Command, args: &[Bytes]) -> LockPlan {
         let mut plan = LockPlan::default();
-        let db = self.client.db();
+        let db = self.own.client.db();
         for (key, exclusive) in keys_of(self.server, command, db, args) {
             plan.add(&self.server.keyspace, &key.key, exclusive);
         }
         if is_exec(command.spec)
-            && let Some(multi) = &self.client.multi
+            && let Some(multi) = &self.own.client.multi
         {
             multi.plan(self.server, db, &mut plan);
-            for (_, key) in self.client.watched.keys() {
+            for (_, key) in self.own.client.watched.keys() {
                 plan.add(&self.server.keyspace, key, false);
             }
         }
@@ -519,66 +442,67 @@ impl<'a> Pipeline<'a> {
 
     /// Runs the handler of a command whose keys are locked. An error is in the reply, unless the command is suspended.
     fn call(&mut self, command: &'a Command, args: &[Bytes], waited: Duration) -> Result<(), CommandError> {
-        self.count_from(command.index);
-        self.client.begin_command(command.index);
-        let (start, events) = (self.reply.len(), self.after.len());
+        self.own.scratch.calls.count_from(self.server, self.turn.clock.now(), command.index);
+        self.own.client.begin_command(command.index);
+        let (start, events) = (self.own.reply.len(), self.turn.after.len());
         if !loses_data_with_reply(command.spec) {
-            self.reply.set_limit(start.saturating_add(self.max_reply));
+            self.own.reply.set_limit(start.saturating_add(self.max_reply));
         }
-        let by = Monitored::Client(self.client.info().addr);
+        let by = Monitored::Client(self.own.client.info().addr);
         let watched = self.server.monitors.any() && self.retry == Retry::No;
         if watched && runs_scripts(command.spec) {
-            monitor(&mut self.after, command, self.client.db(), by, args);
+            monitor(&mut self.turn.after, command, self.own.client.db(), by, args);
         }
-        let (db, spec) = (self.client.db(), command.spec);
-        remember(self.client, command, args, Within::Nothing);
+        let (db, spec) = (self.own.client.db(), command.spec);
+        remember(self.own.client, command, args, Within::Nothing);
         let mut ctx = Ctx {
             server: self.server,
-            client: &mut *self.client,
-            reply: &mut *self.reply,
-            tx: &mut self.tx,
-            after: &mut self.after,
-            now: self.clock.now(),
+            client: &mut *self.own.client,
+            reply: &mut *self.own.reply,
+            tx: &mut self.turn.tx,
+            after: &mut self.turn.after,
+            now: self.turn.clock.now(),
             within: Within::Nothing,
             on_pool: self.on_pool,
             waited: self.retry != Retry::No,
         };
+        let effects = ctx.tx.effects();
         let mut result = (command.spec.handler)(&mut ctx, args);
-        self.reply.set_limit(usize::MAX);
-        if self.reply.take_overflow() && result.is_ok() {
+        if self.turn.tx.effects() != effects {
+            self.own.scratch.wrote();
+        }
+        self.own.reply.set_limit(usize::MAX);
+        if self.own.reply.take_overflow() && result.is_ok() {
             result = Err(REPLY_TOO_LARGE);
         }
         if watched && !runs_scripts(spec) && is_first_end(&result) {
-            monitor(&mut self.after, command, db, by, args);
+            monitor(&mut self.turn.after, command, db, by, args);
         }
-        remember_script(self.client, command, args);
+        remember_script(self.own.client, command, args);
         if let Err(error) = &result {
             if matches!(error, CommandError::Suspend(_)) {
-                self.reply.truncate(start);
+                self.own.reply.truncate(start);
                 // It counts when it comes to its end.
-                self.after.truncate(events);
-                self.client.tally.commands -= 1;
-                self.clock.lap();
+                self.turn.after.truncate(events);
+                self.own.client.tally.commands -= 1;
+                self.turn.clock.lap();
                 return result;
             }
-            reply_error(self.server, self.reply, start, error);
+            reply_error(self.server, self.own.reply, start, error);
             command.stats.failed.fetch_add(1, Relaxed);
         }
         if spec.group == Group::Transactions {
-            self.client.show_transaction();
+            self.own.client.show_transaction();
         }
-        let pending = self.tx.pending();
-        if pending {
-            self.scratch.marks.push(Mark { start, end: self.reply.len() });
+        if self.turn.tx.pending() {
+            self.own.mark(start);
         }
-        let passed = waited + self.clock.lap();
-        self.calls.calls += 1;
-        self.calls.add(passed);
-        self.note_unnoted();
-        self.calls.last_write = command.spec.flags.has(Flags::WRITE).then_some(passed);
-        self.calls.unnoted = Some((command.index, passed));
+        let passed = waited + self.turn.clock.lap();
+        let wrote = command.spec.flags.has(Flags::WRITE);
+        let now = self.turn.clock.now();
+        self.own.scratch.calls.called(self.server, now, command.index, passed, wrote);
         if self.is_slow(passed) {
-            self.calls.last_write = None;
+            self.own.scratch.calls.last_write = None;
             self.log_slow(command, args, passed);
         }
         Ok(())
@@ -598,10 +522,10 @@ impl<'a> Pipeline<'a> {
             }
             Suspend::Until(block) => {
                 let blocked = &self.server.events.blocked;
-                let entered = blocked.enter(self.client, command.spec, block, args);
+                let entered = blocked.enter(self.own.client, command.spec, block, args);
                 let wait = Wait::new(&self.server.events, entered);
                 // Who looks for those that wait to write, because the node has become a replica, may have looked before it was entered.
-                if !may_write(self.server, self.client.db(), command.spec, args) {
+                if !may_write(self.server, self.own.client.db(), command.spec, args) {
                     blocked.end(&wait, End::Error(ROLE_CHANGED));
                 }
                 self.commit();
@@ -618,7 +542,7 @@ impl<'a> Pipeline<'a> {
     /// at all, because a script that does not end holds them.
     fn lock(&mut self, command: &Command, args: &[Bytes]) -> bool {
         let exclusive = command.spec.flags.has(Flags::WRITE);
-        let db = self.client.db();
+        let db = self.own.client.db();
         match command.spec.keys {
             Keys::None => true,
             Keys::Range { first, last, step } => {
@@ -626,13 +550,13 @@ impl<'a> Pipeline<'a> {
                 self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive)
             }
             Keys::Find(find) => {
-                let mut found = std::mem::take(&mut self.scratch.keys);
+                let mut found = std::mem::take(&mut self.own.scratch.keys);
                 find(db, args, &mut found);
                 // A database that is not there is the handler's to refuse.
                 found.retain(|found| found.db < self.server.keyspace.databases());
                 let locked = self.lock_keys(found.iter().map(|found| (found.db, &*found.key)), exclusive);
                 found.clear();
-                self.scratch.keys = found;
+                self.own.scratch.keys = found;
                 locked
             }
         }
@@ -640,7 +564,7 @@ impl<'a> Pipeline<'a> {
 
     fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) -> bool {
         loop {
-            match self.tx.lock(keys.clone(), exclusive) {
+            match self.turn.tx.lock(keys.clone(), exclusive) {
                 Locked::Yes => return true,
                 Locked::Busy => return false,
                 Locked::CommitFirst => self.commit(),
@@ -648,140 +572,46 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Commits the open group. When that fails its replies become the error.
+    /// Commits the open group, also what others have a part in. When that fails its replies become the error.
     fn commit(&mut self) {
-        let (wrote, awaited) = (self.tx.pending(), self.tx.take_awaited());
-        let committed = self.tx.commit();
-        if wrote {
-            let passed = self.clock.lap();
-            self.calls.add(passed);
-            self.calls.last_write = self.calls.last_write.map(|own| own + passed);
-            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
-            for (slot, index) in self.tx.committed() {
-                self.client.written.note((slot.db(), slot.number()), index);
-            }
+        let due = self.turn.commit(Some(&mut self.own));
+        self.take(due);
+    }
+
+    fn take(&mut self, due: Due) {
+        if self.retry == Retry::No {
+            return due.serve(self.server);
         }
-        let after = std::mem::take(&mut self.after);
-        if committed.is_ok() {
-            after.into_iter().for_each(|after| self.server.after_commit(after));
-        }
-        if self.tx.found_expired() {
-            let found = self.tx.take_expired();
-            match self.retry {
-                Retry::No => self.server.expire_found(found),
-                // Deleting them makes keys ready, and serves who waits for these: not while a command is being served.
-                _ => self.expired.extend(found),
-            }
-        }
+        // It is run by somebody who goes on to serve others. Deleting expired keys makes keys ready, and serves who waits for these.
+        self.woke |= due.awaited;
+        self.expired.extend(due.expired);
         self.server.events.tracking.deliver();
-        match committed {
-            Ok(()) if wrote && self.server.config.sync() == SyncMode::Always => self.awaits_sync = true,
-            Ok(()) => {}
-            Err(error) => self.fail_from(self.open, error),
-        }
-        if !self.awaits_sync {
-            self.scratch.marks.clear();
-        }
-        self.open = self.scratch.marks.len();
-        match self.retry {
-            Retry::No if awaited => self.server.events.blocked.serve(self.server),
-            // It is run by somebody who goes on to serve others.
-            _ => self.woke |= awaited,
-        }
     }
 
-    /// Commits what is open and, under `sync : always`, waits until it is durable. Must be called before the replies are
-    /// written. `args` are those of the last command, for the slow log.
-    pub fn finish(mut self, args: &[Bytes]) {
-        self.commit();
-        if self.awaits_sync {
-            let durable = tokio::task::block_in_place(|| self.tx.wait_durable());
-            let passed = self.clock.lap();
-            self.calls.add(passed);
-            self.calls.last_write = self.calls.last_write.map(|own| own + passed);
-            self.calls.unnoted = self.calls.unnoted.map(|(index, own)| (index, own + passed));
-            if let Err(error) = durable {
-                self.fail_from(0, error);
-            }
-        }
-        if let (Some(passed), Some(index)) = (self.calls.last_write, self.calls.command)
-            && self.is_slow(passed)
-            && let Some(command) = self.server.commands.get(index)
-        {
-            self.log_slow(command, args, passed);
-        }
-        self.flush_calls();
-        self.server.stats.add_tally(self.client.take_tally());
-    }
-
-    /// Puts the error in the place of every marked reply from mark `first` on.
-    fn fail_from(&mut self, first: usize, error: keyspace::Error) {
-        let Some(marks) = self.scratch.marks.get(first..) else { return };
-        let Some(begin) = marks.first().map(|mark| mark.start) else { return };
-        let text = CommandError::from(error).to_string();
-        let written = self.reply.as_slice().get(begin..).unwrap_or_default().to_vec();
-        self.reply.truncate(begin);
-        let mut at = begin;
-        for mark in marks {
-            self.reply.raw(written.get(at - begin..mark.start - begin).unwrap_or_default());
-            self.reply.error(&text);
-            at = mark.end;
-        }
-        self.reply.raw(written.get(at - begin..).unwrap_or_default());
-        self.server.stats.errors.count(&text, marks.len() as u64);
-        self.scratch.marks.truncate(first);
+    /// Ends the pipeline, whose last request had these arguments. Its session is to [join](Turn::join) the turn or to [end](Turn::end)
+    /// it: before that what the pipeline wrote may not be committed, nor are its replies final.
+    pub fn leave(mut self, args: &[Bytes]) {
+        self.own.leave(args);
     }
 
     fn refuse(&mut self, command: Option<&Command>, error: &CommandError) -> Outcome {
-        let start = self.reply.len();
+        let start = self.own.reply.len();
         if let Some(command) = command {
             command.stats.rejected.fetch_add(1, Relaxed);
         }
-        if let Some(multi) = &mut self.client.multi {
+        if let Some(multi) = &mut self.own.client.multi {
             multi.refuse();
         }
         self.error(&error.to_string());
-        if !self.client.wants_reply() {
-            self.reply.truncate(start);
+        if !self.own.client.wants_reply() {
+            self.own.reply.truncate(start);
         }
         Outcome::Next
     }
 
     fn error(&mut self, text: &str) {
-        self.reply.error(text);
+        self.own.reply.error(text);
         self.server.stats.errors.count(text, 1);
-    }
-
-    /// From here on the time is spent for the command at `index`.
-    fn count_from(&mut self, index: u32) {
-        if self.calls.command != Some(index) {
-            self.flush_calls();
-            self.calls.command = Some(index);
-        }
-    }
-
-    fn flush_calls(&mut self) {
-        self.note_unnoted();
-        let calls = std::mem::take(&mut self.calls);
-        if let Some(command) = calls.command.and_then(|index| self.server.commands.get(index)) {
-            command.stats.calls.fetch_add(calls.calls, Relaxed);
-            command.stats.usec.fetch_add(calls.usec + calls.nanos.div_ceil(1000), Relaxed);
-        }
-    }
-
-    /// Counts the time of the last command for LATENCY, now that its share of commits is known.
-    fn note_unnoted(&mut self) {
-        let Some((index, passed)) = self.calls.unnoted.take() else { return };
-        let Some(command) = self.server.commands.get(index) else { return };
-        let config = &self.server.config;
-        if config.latency_tracking() {
-            command.stats.times.add(passed);
-        }
-        let threshold = config.latency_monitor_threshold();
-        if !threshold.is_zero() && passed >= threshold {
-            let event = if command.spec.flags.has(Flags::FAST) { latency::FAST_COMMAND } else { latency::COMMAND };
-            self.server.latency.record(event, self.clock.now() / 1000, passed);
-        }
     }
 
     fn is_slow(&self, passed: Duration) -> bool {
@@ -789,16 +619,23 @@ impl<'a> Pipeline<'a> {
     }
 
     fn log_slow(&self, command: &Command, args: &[Bytes], passed: Duration) {
-        log_slow(self.server, self.client, self.clock.now(), command, args, passed);
+        log_slow(self.server, self.own.client, self.turn.clock.now(), command, args, passed);
     }
 }
 
-fn is_slow(server: &Server, passed: Duration) -> bool {
+pub(super) fn is_slow(server: &Server, passed: Duration) -> bool {
     u64::try_from(server.config.slowlog_log_slower_than()).is_ok_and(|threshold| passed.as_micros() as u64 >= threshold)
 }
 
 /// Enters a command into the slow log; `now` in unix ms.
-fn log_slow(server: &Server, client: &Client, now: u64, command: &Command, args: &[Bytes], passed: Duration) {
+pub(super) fn log_slow(
+    server: &Server,
+    client: &Client,
+    now: u64,
+    command: &Command,
+    args: &[Bytes],
+    passed: Duration,
+) {
     if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
         server.slowlog.record(server.config.slowlog_max_len(), now / 1000, passed, args, client.info());
     }

@@ -50,16 +50,18 @@ mod string;
 mod table;
 mod tracking;
 mod transactions;
+mod turn;
 mod wait;
 mod zset;
 
 pub use context::{Ctx, Within};
-pub use dispatch::{After, Outcome, Pipeline, PoolCall, Scratch};
+pub use dispatch::{After, Outcome, Pipeline, PoolCall};
 pub use error::{CommandError, Suspend};
 pub use scan::ScanCursors;
 pub use spec::{Flags, Group, Handler, KeyRef, Keys, Spec};
 pub use table::{Command, CommandStats, Lookup, Table};
 pub use transactions::{Multi, WatchTable, Watched};
+pub use turn::{Scratch, Turn};
 
 /// Every command of this server, family by family.
 pub static FAMILIES: &[&[Spec]] = &[

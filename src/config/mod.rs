@@ -47,6 +47,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Worker threads: `thread-num`, or as many as the machine has processors.
+    pub fn threads(&self) -> usize {
+        match self.thread_num() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
     /// Reads the conf file at `path` (without one: the defaults), then applies `overrides`, pairs of a setting's name
     /// and value from the command line. Nothing is created. Paths come out absolute: `dir` is taken from the current
     /// folder, the others from `dir`.

@@ -33,6 +33,9 @@ pub struct SlotWrite {
     pub(super) batch: Batch,
 }
 
+/// The records of one write over several slots: indexes of a part and of a draft in it. In the order of the parts, one of each.
+pub(super) type Span = Vec<(usize, usize)>;
+
 impl SlotWrite {
     fn bytes(&self) -> u64 {
         self.drafts.iter().map(|d| d.encoded_len() as u64).sum()
@@ -109,12 +112,13 @@ impl Slot {
         if self.env.owned[self.db].load(Ordering::Acquire) { Ok(()) } else { Err(Error::NotMaster) }
     }
 
-    /// Commits one write that spans slots: in all of them or, when appending fails, in none. `parts` are in slot order, one record each. The
-    /// commit locks of all are held until every log has its record, so a crash in between leaves it at
-    /// the end of some of the logs, where recovery finds that others lack it and takes it back.
-    pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>) -> Result<Vec<Position>, Error> {
+    /// Commits a group with writes that span slots (`spans`): in all slots or, when appending fails, in none. `parts` are in slot order. The
+    /// commit locks of all are held until every log has its records, so a crash in between leaves the group at
+    /// the end of some of the logs, where recovery finds what others lack and takes it back, with all that follows it: nothing of
+    /// the group has been acknowledged.
+    pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>, spans: &[Span]) -> Result<Vec<Position>, Error> {
         let mut held = lock_commits(parts.into_iter());
-        let appended = append_multi(&mut held)?;
+        let appended = append_multi(&mut held, spans)?;
         // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
         let mut failed = None;
         for (nth, Appended { end, .. }) in appended.iter().enumerate() {
@@ -224,15 +228,15 @@ pub(super) enum NotApplied {
     Closed(Error),
 }
 
-/// A record in one of several logs.
+/// Records in one of several logs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Appended {
-    /// The log's end without it.
+    /// The log's end without them.
     pub before: Position,
     pub end: Position,
 }
 
-/// Takes the last records back from these logs.
+/// Takes the last group back from these logs.
 pub(super) fn take_back(held: &mut [HeldCommit<'_>], appended: &[Appended], cause: &Error) {
     for ((slot, c, _), Appended { before, .. }) in held.iter_mut().zip(appended) {
         slot.take_back(c, *before, cause);
@@ -266,13 +270,13 @@ pub(super) fn log_ends<'s>(slots: impl Iterator<Item = &'s Arc<Slot>>) -> Vec<Lo
     slots.into_iter().filter_map(end).collect()
 }
 
-/// Appends one record to each slot's log, to all of them or, when one fails, to none. The records name each other if they
-/// are several. Returns where they are.
-pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Appended>, Error> {
-    let mut participants = Vec::with_capacity(held.len());
+/// Appends each slot's records to its log, to all of them or, when one fails, to none. Those of a write over several slots name each
+/// other. Returns where they are.
+pub(super) fn append_multi(held: &mut [HeldCommit<'_>], spans: &[Span]) -> Result<Vec<Appended>, Error> {
+    let mut firsts = Vec::with_capacity(held.len());
     for (slot, c, _) in held.iter_mut() {
         slot.check_owned()?;
-        let index = slot.writable(c).and_then(|(store, writer)| {
+        let first = slot.writable(c).and_then(|(store, writer)| {
             // It must not be found out when some engines have their part.
             store.engine.check().map_err(|e| match e.is_disk_full() {
                 true => e.into(),
@@ -280,16 +284,22 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>]) -> Result<Vec<Appended>,
             })?;
             Ok(writer.tail().index + 1)
         });
-        let index = slot.room_for(index, false)?;
-        participants.push(Participant { db: slot.db as u16, slot: slot.number as u16, index });
+        firsts.push(slot.room_for(first, false)?);
+    }
+    for span in spans.iter().filter(|span| span.len() > 1) {
+        let participant = |&(part, draft): &(usize, usize)| {
+            let slot = held[part].0;
+            Participant { db: slot.db as u16, slot: slot.number as u16, index: firsts[part] + draft as u64 }
+        };
+        let participants: Vec<Participant> = span.iter().map(participant).collect();
+        for &(part, draft) in span {
+            held[part].2.drafts[draft].set_participants(&participants);
+        }
     }
     let mut done: Vec<Appended> = Vec::with_capacity(held.len());
     for nth in 0..held.len() {
         let (slot, c, write) = &mut held[nth];
-        if participants.len() > 1 {
-            write.drafts.iter_mut().for_each(|d| d.set_participants(&participants));
-        }
-        // Not `writable` again: whatever has closed the slot meanwhile, the logs before it have the record already.
+        // Not `writable` again: whatever has closed the slot meanwhile, the logs before it have their records already.
         let appended = match &mut c.writer {
             Some(writer) => {
                 let before = writer.tail();

@@ -28,7 +28,8 @@ impl Slot {
             Effect::Flush.encode(draft.effects());
             (*slot, SlotWrite { drafts: vec![draft], batch: Batch::default() })
         }));
-        let appended = append_multi(&mut held)?;
+        let all = (0..held.len()).map(|part| (part, 0)).collect();
+        let appended = append_multi(&mut held, &[all])?;
         // The new engines are durable at once, and stand for all that was written before: no part of that may still be lost elsewhere.
         if let Some((first, ..)) = held.first() {
             first.env.sync_logs();

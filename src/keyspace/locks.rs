@@ -26,8 +26,8 @@ use foldhash::fast::FixedState;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Stripes of the table: enough that two of a few hundred running commands rarely meet.
-const STRIPES: usize = 4096;
+/// Stripes of the table, 8 bytes each: enough that two turns, each of which holds some hundred keys, rarely meet.
+const STRIPES: usize = 1 << 16;
 
 /// How long a command waits for a stripe before it tells the runtime that its thread waits, so that other clients are served meanwhile.
 pub(super) const SHORT_WAIT: Duration = Duration::from_millis(2);

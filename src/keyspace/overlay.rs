@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 use super::effect::{Read, State};
+use super::slot::NOBODY;
 use super::{Error, Slot};
 use crate::engine::{Batch, ElementRange, Engine, Entry, Space};
 
@@ -19,6 +20,8 @@ pub struct Overlay<'s> {
     entries: HashMap<Bytes, Changed, FixedState>,
     /// What is changed from now on is numbered with this.
     order: u64,
+    /// Who makes the changes from now on.
+    by: u64,
     data: Elements,
     score: Elements,
     libraries: Option<Bytes>,
@@ -28,6 +31,8 @@ pub struct Overlay<'s> {
 struct Changed {
     /// When it was first changed.
     order: u64,
+    /// By whom; nobody ([`NOBODY`]) if by several.
+    by: u64,
     entry: Option<Entry>,
 }
 
@@ -47,7 +52,16 @@ impl<'s> Overlay<'s> {
 
     fn new(slot: &'s Slot, locked: bool) -> Overlay<'s> {
         let entries = HashMap::with_hasher(FixedState::default());
-        Overlay { slot, locked, entries, order: 0, data: Elements::new(), score: Elements::new(), libraries: None }
+        Overlay {
+            slot,
+            locked,
+            entries,
+            order: 0,
+            by: NOBODY,
+            data: Elements::new(),
+            score: Elements::new(),
+            libraries: None,
+        }
     }
 
     pub fn slot(&self) -> &'s Slot {
@@ -58,9 +72,11 @@ impl<'s> Overlay<'s> {
         self.entries.len() + self.data.len() + self.score.len() + usize::from(self.libraries.is_some())
     }
 
-    /// What is changed from now on comes after what was changed, in this overlay or another one, under a lower number.
-    pub fn set_order(&mut self, order: u64) {
+    /// What is changed from now on comes after what was changed, in this overlay or another one, under a lower number, and is changed
+    /// by the client `by`.
+    pub fn set_order(&mut self, order: u64, by: u64) {
         self.order = order;
+        self.by = by;
     }
 
     /// The changed entries.
@@ -112,9 +128,8 @@ impl<'s> Overlay<'s> {
         Ok(batch)
     }
 
-    /// The engines have made the changes of these overlays, for the client `by` (0 = none). Tells of them in the order in which the
-    /// keys were first changed.
-    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>, by: u64)
+    /// The engines have made the changes of these overlays. Tells of them in the order in which the keys were first changed.
+    pub fn committed<'o>(overlays: impl Iterator<Item = &'o Overlay<'s>>)
     where
         's: 'o,
     {
@@ -126,7 +141,7 @@ impl<'s> Overlay<'s> {
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
-        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref(), by));
+        changes.into_iter().for_each(|(slot, key, changed)| slot.changed(key, changed.entry.as_ref(), changed.by));
     }
 
     /// Whether the engine has made the changes is not known.
@@ -212,8 +227,14 @@ fn merge<'c>(
 impl State for Overlay<'_> {
     fn put(&mut self, key: Bytes, entry: Option<Entry>) {
         match self.entries.entry(key) {
-            hash_map::Entry::Occupied(mut known) => known.get_mut().entry = entry,
-            hash_map::Entry::Vacant(new) => drop(new.insert(Changed { order: self.order, entry })),
+            hash_map::Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.entry = entry;
+                if known.by != self.by {
+                    known.by = NOBODY;
+                }
+            }
+            hash_map::Entry::Vacant(new) => drop(new.insert(Changed { order: self.order, by: self.by, entry })),
         }
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::effect::Effect;
 use super::overlay::Overlay;
+use super::slot::NOBODY;
 use super::{Error, Keyspace, Slot};
 use crate::binlog::{self, FILE_HEADER_LEN, Position, RunDecoder, decode_body};
 
@@ -75,13 +76,13 @@ impl Keyspace {
             let _held: Vec<_> = stripes.into_iter().map(|s| self.locks.lock(s, true)).collect();
             let mut overlay = Overlay::locked(slot);
             for (order, (time, effect)) in group.effects.iter().enumerate() {
-                overlay.set_order(order as u64);
+                overlay.set_order(order as u64, NOBODY);
                 effect.apply(&mut overlay, *time)?;
             }
             let batch = overlay.batch(&store.engine)?;
             let committed = slot.commit_run(bytes, group.position, batch, group.time);
             match &committed {
-                Ok(()) => Overlay::committed(std::iter::once(&overlay), 0),
+                Ok(()) => Overlay::committed(std::iter::once(&overlay)),
                 Err(_) => overlay.uncertain(),
             }
             committed?;

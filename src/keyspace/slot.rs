@@ -24,7 +24,7 @@ use crate::engine::element::VERSION_COUNTER_BITS;
 use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
 
 /// As the one who made a change: no client in particular.
-const NOBODY: u64 = 0;
+pub(super) const NOBODY: u64 = 0;
 /// Why a slot takes no writes when the server stops.
 pub(super) const STOPPING: &str = "the server is shutting down";
 

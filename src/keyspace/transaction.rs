@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::commit::SlotWrite;
+use super::commit::{SlotWrite, Span};
 use super::effect::{Effect, LIBRARIES_KEY, Read};
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
@@ -96,14 +96,16 @@ pub struct Transaction<'k> {
     /// In the place of `held`: everything.
     all: Option<Everything<'k>>,
     parts: Vec<Part<'k>>,
-    /// Whether the running command writes keys of several slots.
+    /// Whether the running command may write keys of several slots.
     command_spans: bool,
-    /// Whether the pending writes are those of such a command: then they are its alone.
-    group_spans: bool,
+    /// Its records so far.
+    span: Span,
+    /// The records of pending commands that wrote several slots.
+    spans: Vec<Span>,
     stripes: Vec<usize>,
     bytes: usize,
     commands: usize,
-    /// Effects since the last commit.
+    /// Effects so far.
     effects: u64,
     /// Elements and keys that they changed: [`Keyspace::changes`].
     changes: u64,
@@ -224,7 +226,8 @@ impl<'k> Transaction<'k> {
             all: None,
             parts: Vec::new(),
             command_spans: false,
-            group_spans: false,
+            span: Span::new(),
+            spans: Vec::new(),
             stripes: Vec::new(),
             bytes: 0,
             commands: 0,
@@ -240,10 +243,19 @@ impl<'k> Transaction<'k> {
         }
     }
 
-    /// Tells the observer of changes that this client makes them.
-    pub fn by(mut self, client: u64) -> Self {
+    /// Tells the observer of changes that from now on this client makes them.
+    pub fn set_by(&mut self, client: u64) {
         self.by = client;
-        self
+    }
+
+    /// Stripes of keys that are held: a measure of how much is in the way of others.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Effects so far, committed or not.
+    pub fn effects(&self) -> u64 {
+        self.effects
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
@@ -251,9 +263,6 @@ impl<'k> Transaction<'k> {
     pub fn lock<'a>(&mut self, keys: impl Iterator<Item = (usize, &'a [u8])> + Clone, exclusive: bool) -> Locked {
         self.end_command();
         self.command_spans = exclusive && self.spans_slots(keys.clone());
-        if exclusive && self.pending() && (self.command_spans || self.group_spans) {
-            return Locked::CommitFirst;
-        }
         let locks = &self.keyspace.locks;
         self.stripes.clear();
         self.stripes.extend(keys.map(|(_, key)| locks.stripe(key)));
@@ -353,8 +362,17 @@ impl<'k> Transaction<'k> {
             // Exclusive stripes of a command that in the end wrote nothing.
             self.held.clear();
         }
-        self.parts.iter_mut().for_each(|p| p.draft_open = false);
+        self.close_drafts();
         self.commands += 1;
+    }
+
+    /// What is written from now on is in other records.
+    fn close_drafts(&mut self) {
+        self.parts.iter_mut().for_each(|p| p.draft_open = false);
+        if self.span.len() > 1 {
+            self.spans.push(std::mem::take(&mut self.span));
+        }
+        self.span.clear();
     }
 
     /// Whether there are writes to commit, or to account for as committed early.
@@ -510,12 +528,11 @@ impl<'k> Transaction<'k> {
                 self.parts.len() - 1
             }
         };
-        self.group_spans |= self.command_spans;
         self.awaited |= self.keyspace.env.awaits(db, key);
         self.effects += 1;
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
-        part.overlay.set_order(self.effects);
+        part.overlay.set_order(self.effects, self.by);
         let outcome = match effect.apply(&mut part.overlay, now) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -532,6 +549,9 @@ impl<'k> Transaction<'k> {
             self.changes += outcome.count.max(1);
         }
         if !part.draft_open {
+            if self.command_spans {
+                self.span.push((at, part.drafts.len()));
+            }
             part.drafts.push(Draft::new(now));
             part.draft_open = true;
         }
@@ -545,10 +565,16 @@ impl<'k> Transaction<'k> {
 
     /// Drops all pending writes, as if their commands had not run, and lets go of all keys.
     pub fn abort(&mut self) {
-        self.parts.clear();
+        self.clear_parts();
         self.failed = None;
         self.changes = 0;
         self.release();
+    }
+
+    fn clear_parts(&mut self) {
+        self.parts.clear();
+        self.span.clear();
+        self.spans.clear();
     }
 
     /// Empties a database, or all (`None`), atomically for readers, and in all of its slots or none across a crash. Nothing may be pending,
@@ -629,7 +655,7 @@ impl<'k> Transaction<'k> {
     pub fn commit(&mut self) -> Result<(), Error> {
         let result = match self.failed.take() {
             Some(error) => {
-                self.parts.clear();
+                self.clear_parts();
                 self.changes = 0;
                 Err(error)
             }
@@ -641,7 +667,6 @@ impl<'k> Transaction<'k> {
     }
 
     fn release(&mut self) {
-        self.group_spans = false;
         self.command_spans = false;
         self.held.clear();
         self.all = None;
@@ -654,14 +679,16 @@ impl<'k> Transaction<'k> {
         if self.parts.is_empty() {
             return Ok(());
         }
+        self.close_drafts();
         let mut parts = std::mem::take(&mut self.parts);
+        let spans = std::mem::take(&mut self.spans);
         let changes = std::mem::take(&mut self.changes);
         if let Some(error) = &self.failed {
             // Nothing of it has left the overlays.
             return Err(error.clone());
         }
         let mut failed = Vec::new();
-        let result = self.commit_writes(&mut parts, &mut failed);
+        let result = self.commit_writes(&mut parts, spans, &mut failed);
         if result.is_ok() {
             self.keyspace.env.changes.fetch_add(changes, Relaxed);
         } else if failed.is_empty() {
@@ -669,28 +696,40 @@ impl<'k> Transaction<'k> {
         }
         let (uncertain, committed): (Vec<_>, Vec<_>) =
             parts.iter().partition(|part| failed.iter().any(|slot| part.is_of(slot)));
-        Overlay::committed(committed.into_iter().map(|part| &part.overlay), self.by);
+        Overlay::committed(committed.into_iter().map(|part| &part.overlay));
         uncertain.into_iter().for_each(|part| part.overlay.uncertain());
         result
     }
 
     /// `failed`: the slots that may not have their part. If it is empty, an error concerns all of them.
-    fn commit_writes(&mut self, parts: &mut [Part<'k>], failed: &mut Vec<&'k Slot>) -> Result<(), Error> {
+    fn commit_writes(
+        &mut self,
+        parts: &mut [Part<'k>],
+        mut spans: Vec<Span>,
+        failed: &mut Vec<&'k Slot>,
+    ) -> Result<(), Error> {
         let newest = self.keyspace.env.newest_record.load(Relaxed);
         if parts.iter().flat_map(|part| &part.drafts).any(|draft| draft.time + MAX_COMMAND_MS < newest) {
             return Err(Error::TooLate);
         }
-        let mut writes = Vec::with_capacity(parts.len());
         // A part without a record is that of an effect that failed: it changes nothing and takes part in nothing.
-        for part in parts.iter_mut().filter(|p| !p.drafts.is_empty()) {
+        let mut order: Vec<usize> = (0..parts.len()).filter(|&at| !parts[at].drafts.is_empty()).collect();
+        order.sort_unstable_by_key(|&at| (parts[at].overlay.slot().db(), parts[at].overlay.slot().number()));
+        let mut writes = Vec::with_capacity(order.len());
+        for &at in &order {
+            let part = &mut parts[at];
             let slot = part.overlay.slot();
             let batch = part.overlay.batch(&slot.store_for_client()?.engine)?;
             writes.push((slot, SlotWrite { drafts: std::mem::take(&mut part.drafts), batch }));
         }
-        if self.group_spans && writes.len() > 1 {
-            writes.sort_unstable_by_key(|(slot, _)| (slot.db(), slot.number()));
+        if !spans.is_empty() {
+            for member in spans.iter_mut().flatten() {
+                // It has a record.
+                member.0 = order.iter().position(|&at| at == member.0).unwrap_or_default();
+            }
+            spans.iter_mut().for_each(|span| span.sort_unstable());
             let slots: Vec<&'k Slot> = writes.iter().map(|(slot, _)| *slot).collect();
-            let ends = Slot::commit_multi(writes)?;
+            let ends = Slot::commit_multi(writes, &spans)?;
             slots.into_iter().zip(ends).for_each(|(slot, end)| self.note_undurable(slot, end.index));
             return Ok(());
         }

@@ -20,10 +20,14 @@ use tokio::{
     task, time,
 };
 
-use super::{Client, ClientInfo, Closing, Overrun, Reply, resp::RequestParser};
+use super::{
+    Client, ClientInfo, Closing, Overrun, Reply,
+    resp::RequestParser,
+    turns::{self, Job},
+};
 use crate::{
     command::{
-        Outcome, Pipeline, PoolCall, Scratch,
+        Outcome, Pipeline, PoolCall, Scratch, Turn,
         blocking::{End, Session, Wait},
     },
     keyspace::Undurable,
@@ -49,7 +53,7 @@ const KEPT_REPLY: usize = 64 << 10;
 const SLICE: Duration = Duration::from_millis(5);
 
 /// Why the execution of the buffer stopped.
-enum Pause {
+pub(super) enum Pause {
     /// The buffer holds no whole request.
     Starved,
     /// The replies have to be written first, or others are to be served.
@@ -112,8 +116,8 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         let mut again = false;
         loop {
             info.set_busy(true);
-            let mut pause = execute(&server, &mut session, &mut input, &mut args, again);
-            again = false;
+            let (job, mut pause) = turns::take(&server, Job { session, input, args, again }).await?;
+            Job { session, input, args, again } = job;
             info.set_busy(false);
             if let Pause::Pool(call) = pause {
                 flush(&server, &stream, &info, &mut input, &mut session.reply).await?;
@@ -252,20 +256,17 @@ async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input:
     Ok(true)
 }
 
-/// Executes the whole requests in the buffer, before them the one in `args` if it is to be run `again`, until a pause is due.
-/// What they wrote is committed when this returns.
-fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut Vec<Bytes>, mut again: bool) -> Pause {
-    let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
+/// Executes the whole requests that have been read until a pause is due. What they wrote is committed with the turn.
+pub(super) fn execute(turn: &mut Turn<'_>, job: &mut Job) -> Pause {
+    let Job { session, input, args, again } = job;
+    let mut pipeline = Pipeline::begin(turn, session);
     input.fresh = false;
     let pause = loop {
         if pipeline.reply_len() >= MAX_REPLIES || pipeline.age() >= SLICE {
             break Pause::Full;
         }
-        let next = if std::mem::take(&mut again) {
-            Ok(true)
-        } else {
-            input.parser.next(&mut input.buf, args, &pipeline.limits())
-        };
+        let next =
+            if std::mem::take(again) { Ok(true) } else { input.parser.next(&mut input.buf, args, &pipeline.limits()) };
         match next {
             Ok(false) => break Pause::Starved,
             Ok(true) => match pipeline.run(args) {
@@ -282,15 +283,17 @@ fn execute(server: &Server, session: &mut Session, input: &mut Input, args: &mut
             }
         }
     };
-    pipeline.finish(args);
+    pipeline.leave(args);
     pause
 }
 
 /// Executes one command that may take long, on a thread of the blocking pool.
 fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Bytes]) -> Pause {
-    let mut pipeline = Pipeline::begin(server, &mut session.client, &mut session.reply, &mut session.scratch);
+    let mut turn = Turn::begin(server);
+    let mut pipeline = Pipeline::begin(&mut turn, session);
     let outcome = pipeline.run_alone(call, args);
-    pipeline.finish(args);
+    pipeline.leave(args);
+    turn.end(session);
     match outcome {
         Outcome::Block(wait) => Pause::Block(wait),
         Outcome::Close => Pause::Close,
@@ -301,7 +304,7 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
 }
 
 /// What has been read and not been executed.
-struct Input {
+pub(super) struct Input {
     buf: BytesMut,
     parser: RequestParser,
     /// Bytes to read at a time; grows while the client fills them.

@@ -1,0 +1,141 @@
+//! Who executes what connections have read. Hot path.
+//!
+//! A connection that writes, and has company, does not execute at once: it puts what it has read into the queue of its worker thread and
+//! lets the thread go through the other tasks that are ready, which do the same. The first to come back executes all that wait, in one
+//! [`Turn`], so that they share a log append and an engine write a slot; the others find their replies made. No lock, and no thread, is held
+//! while a connection waits, and nobody waits for a clock: a turn begins as soon as the thread has read from everybody who had
+//! sent something.
+//!
+//! A connection without company pays nothing for this, but for a try now and then whether it has got some.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::task;
+
+use super::connection::{Input, Pause, execute};
+use crate::command::Turn;
+use crate::command::blocking::Session;
+use crate::server::Server;
+
+/// A connection without company looks for some once in so many turns.
+const PROBE: usize = 16;
+
+/// The queues of a server, one a worker thread.
+pub struct Turns {
+    queues: Box<[Queue]>,
+}
+
+/// What a connection hands over to have it executed.
+pub(super) struct Job {
+    pub session: Box<Session>,
+    pub input: Input,
+    pub args: Vec<Bytes>,
+    /// Whether the command in the arguments is to be run before what is in the input.
+    pub again: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Connections in the last turn.
+    company: AtomicUsize,
+    /// Turns without company.
+    alone: AtomicUsize,
+}
+
+struct Waiting {
+    job: Job,
+    done: oneshot::Sender<(Job, Pause)>,
+}
+
+impl Turns {
+    /// For so many worker threads.
+    pub fn new(threads: usize) -> Turns {
+        Turns { queues: (0..threads.max(1)).map(|_| Queue::default()).collect() }
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.queues[thread_number() % self.queues.len()]
+    }
+}
+
+/// A number that no other thread has.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: Cell<Option<usize>> = const { Cell::new(None) });
+    NUMBER.with(|number| {
+        number.get().unwrap_or_else(|| {
+            let own = NEXT.fetch_add(1, Relaxed);
+            number.set(Some(own));
+            own
+        })
+    })
+}
+
+/// Executes the whole requests that a connection has read, until a pause is due. What they wrote is committed, and as durable as it has to
+/// be, when this returns.
+pub(super) async fn take(server: &Arc<Server>, mut job: Job) -> io::Result<(Job, Pause)> {
+    let queue = server.turns.queue();
+    if !job.session.scratch.writes() || !queue.expects_company() {
+        let mut turn = Turn::begin(server);
+        let pause = execute(&mut turn, &mut job);
+        turn.end(&mut job.session);
+        return Ok((job, pause));
+    }
+    let (done, mut result) = oneshot::channel();
+    queue.waiting.lock().push_back(Waiting { job, done });
+    task::yield_now().await;
+    loop {
+        match result.try_recv() {
+            Ok(done) => return Ok(done),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Closed) => return Err(io::Error::other("its turn was not ended")),
+        }
+        if !queue.serve(server) {
+            // Somebody else has it in hand.
+            return result.await.map_err(io::Error::other);
+        }
+    }
+}
+
+impl Queue {
+    fn expects_company(&self) -> bool {
+        self.company.load(Relaxed) > 1
+            || !self.waiting.lock().is_empty()
+            || self.alone.fetch_add(1, Relaxed) % PROBE == PROBE - 1
+    }
+
+    /// Takes a turn with those that wait, as many as it has room for. False if nobody waits.
+    fn serve(&self, server: &Arc<Server>) -> bool {
+        let mut turn = Turn::begin(server);
+        let mut served = Vec::new();
+        while turn.has_room()
+            && let Some(Waiting { mut job, done }) = self.next()
+        {
+            let pause = execute(&mut turn, &mut job);
+            let Job { session, input, args, .. } = job;
+            turn.join(session);
+            served.push((input, args, pause, done));
+        }
+        if served.is_empty() {
+            return false;
+        }
+        self.company.store(served.len(), Relaxed);
+        for (session, (input, args, pause, done)) in turn.finish().into_iter().zip(served) {
+            // A connection that was dropped meanwhile has no use for it.
+            let _ = done.send((Job { session, input, args, again: false }, pause));
+        }
+        true
+    }
+
+    fn next(&self) -> Option<Waiting> {
+        self.waiting.lock().pop_front()
+    }
+}
