@@ -6,10 +6,9 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 
-from . import chart, document, guard, report, servers
+from . import chart, document, guard, provenance, report, servers
 from .matrix import MATRICES
 from .replication import EXTRAS
 from .results import Results
@@ -29,7 +28,7 @@ def arguments(words):
     what.add_argument("--sweep", choices=SWEEPS, help="throughput against one quantity instead")
     what.add_argument("--guard", action="store_true", help="the short version; exits with 1 when a ratio is below a third of what is recorded")
     what.add_argument("--record", action="store_true", help="the short version in three rounds; records its ratios for --guard")
-    what.add_argument("--from", dest="source", metavar="CSV", help="no run: the results that --csv has written")
+    parser.add_argument("--from", dest="source", metavar="CSV", help="no run: the results that --csv has written")
     parser.add_argument("--short", action="store_true", help="the table alone, fewer requests, one round")
     parser.add_argument("--rounds", type=int, help=f"rounds over all servers, whose medians count (default: {ROUNDS}; a sweep: 1)")
     parser.add_argument("--rows", type=re.compile, default=re.compile(""), metavar="REGEX", help="rows to run, and those they need")
@@ -48,6 +47,8 @@ def arguments(words):
         options.rounds = 1 if options.sweep or (options.short and not options.record) else ROUNDS
     if options.rounds < 1 or options.scale <= 0:
         parser.error("--rounds and --scale are above 0")
+    if options.source and (options.guard or options.record):
+        parser.error("--guard and --record measure for themselves")
     if options.doc and options.sweep:
         parser.error("--doc writes the table of a matrix")
     try:
@@ -74,9 +75,9 @@ def kinds(options):
 
 def measured(options):
     """Runs what is asked for."""
-    results = Results()
     if options.source:
         return Results.read(options.source)
+    results = Results(provenance.head(os.environ["HAYPILE"], options.rounds))
     if options.sweep:
         sweep(options.sweep, options.kinds, results, options.rounds, options.scale)
     else:
@@ -94,7 +95,7 @@ def main(words=None):
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = measured(options)
-    print(report.table(results))
+    print(results.head, report.table(results), sep="\n")
     if options.csv:
         results.write(options.csv)
     if options.chart:
@@ -104,8 +105,7 @@ def main(words=None):
         else:
             chart.bars(results, options.chart)
     if options.doc:
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-        document.write(results, commit, options.rounds)
+        document.write(results)
     if options.record:
         guard.record(results)
     if options.guard:

@@ -19,9 +19,10 @@ METRICS = {
 
 
 class Results:
-    """Medians are over the rounds. Rows and servers keep the order in which they came first."""
+    """Medians are over the rounds. Rows and servers keep the order in which they came first. `head` says in a line of what and where."""
 
-    def __init__(self):
+    def __init__(self, head=""):
+        self.head = head
         self.figures = defaultdict(list)
 
     def add(self, row, server, **figures):
@@ -48,8 +49,9 @@ class Results:
         return value / other if value is not None and other else None
 
     def write(self, path):
-        """The medians as CSV."""
+        """The medians as CSV, after the head as a comment."""
         with open(path, "w", newline="") as file:
+            file.write(f"# {self.head}\n")
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(["row", "server", "rounds", *METRICS])
             for row in self.rows():
@@ -62,8 +64,8 @@ class Results:
     @classmethod
     def read(cls, path):
         """Reads such a CSV: its medians as one round."""
-        results = cls()
         with open(path, newline="") as file:
+            results = cls(file.readline().removeprefix("# ").strip())
             for line in csv.DictReader(file):
                 figures = {metric: float(line[metric]) for metric in METRICS if line.get(metric)}
                 results.add(line["row"], line["server"], **figures)
