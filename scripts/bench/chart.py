@@ -53,7 +53,7 @@ def bars(results, path):
     axes.invert_yaxis()
     axes.set_xlabel(f"requests a second, as a share of {reference}'s")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     _save(figure, path)
 
 
@@ -74,5 +74,5 @@ def lines(points, title, logarithmic, path):
     axes.set_xlabel(title)
     axes.set_ylabel("requests/s")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     _save(figure, path)

@@ -73,41 +73,57 @@ def kinds(options):
     return chosen
 
 
-def measured(options):
+def measure(options, results):
     """Runs what is asked for."""
-    if options.source:
-        return Results.read(options.source)
-    results = Results(provenance.head(os.environ["HAYPILE"], options.rounds))
     if options.sweep:
         sweep(options.sweep, options.kinds, results, options.rounds, options.scale)
     else:
         extras = () if options.short else EXTRAS
         run(options.kinds, MATRICES[options.matrix], extras, results, options.rounds, options.scale, options.rows.search)
-    return results
+
+
+def present(options, results):
+    """Prints and writes what is asked for."""
+    print(results.head, report.table(results), sep="\n")
+    if options.csv:
+        results.write(options.csv)
+    if options.doc:
+        document.write(results)
+    if options.chart and options.sweep:
+        chosen = SWEEPS[options.sweep]
+        chart.lines(curves(options.sweep, results), chosen.title, chosen.logarithmic, options.chart)
+    elif options.chart:
+        chart.bars(results, options.chart)
+
+
+def raise_limits():
+    """As many open files as this process may have: there are sweeps over ten thousand connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main(words=None):
     """Runs it; the exit code."""
     options = arguments(words)
-    before = guard.recorded() if options.guard else None
-    # Ten thousand connections; and a stopped run must end its servers.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # A run that is stopped must end its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results = measured(options)
-    print(results.head, report.table(results), sep="\n")
-    if options.csv:
-        results.write(options.csv)
-    if options.chart:
-        if options.sweep:
-            chosen = SWEEPS[options.sweep]
-            chart.lines(curves(options.sweep, results), chosen.title, chosen.logarithmic, options.chart)
-        else:
-            chart.bars(results, options.chart)
-    if options.doc:
-        document.write(results)
-    if options.record:
-        guard.record(results)
-    if options.guard:
-        return 0 if guard.check(results, before) else 1
-    return 0
+    raise_limits()
+    try:
+        if options.source:
+            present(options, Results.read(options.source))
+            return 0
+        before = guard.recorded() if options.guard else None
+        results = Results(provenance.head(os.environ["HAYPILE"], options.rounds))
+        try:
+            measure(options, results)
+        except RuntimeError:
+            # What came before is not lost.
+            print(report.table(results))
+            raise
+        present(options, results)
+        if options.record:
+            guard.record(results)
+        return 0 if before is None or guard.check(results, before) else 1
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1

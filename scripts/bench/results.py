@@ -65,8 +65,12 @@ class Results:
     def read(cls, path):
         """Reads such a CSV: its medians as one round."""
         with open(path, newline="") as file:
-            results = cls(file.readline().removeprefix("# ").strip())
-            for line in csv.DictReader(file):
+            first = file.readline()
+            results = cls(first[1:].strip())
+            lines = csv.DictReader(file)
+            if not {"row", "server"} <= set(lines.fieldnames or ()):
+                raise ValueError(f"{path} was not written by --csv: it begins with {first!r}")
+            for line in lines:
                 figures = {metric: float(line[metric]) for metric in METRICS if line.get(metric)}
                 results.add(line["row"], line["server"], **figures)
         return results
