@@ -17,7 +17,7 @@ from .sweeps import SWEEPS, curves, sweep
 
 ROUNDS = 3
 # Requests of the short version, as a share.
-SHORT = 0.35
+SHORT = 0.4
 
 
 def arguments(words):

@@ -4,7 +4,7 @@ import time
 
 from . import load
 from .resp import Client, ReplyError
-from .run import measure, note
+from .run import fill, measure, note
 from .servers import REDIS, Nodes
 
 REPLICATED = "SET 100B P16, one replica"
@@ -81,7 +81,7 @@ def full_sync(kind, results, scale):
     """From SLAVEOF on an empty replica until it has what was written just after it."""
     with Nodes(kind) as start:
         master, replica = start(), start()
-        load.fill(master.port, load.scaled(SYNC_KEYS, scale), SYNC_SIZE)
+        fill(master, load.scaled(SYNC_KEYS, scale), SYNC_SIZE)
         begin = time.monotonic()
         follow(replica, master)
         write_markers(master, "fresh")

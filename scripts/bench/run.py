@@ -1,12 +1,15 @@
 """Rounds of rows over servers, one server at a time, interleaved: each round takes all servers, each round another one first."""
 
 import sys
+import time
 
 from . import load
 from .matrix import TABLE, selected
 from .servers import Nodes
 
 MB = 1_000_000
+# After it was filled a server is waited for until it takes less of a core than this, seconds at a time and at most.
+SETTLED, SETTLE_STEP, SETTLE_LIMIT = 0.05, 0.4, 60
 # The row with the memory that the table leaves behind.
 MEMORY = "resident memory after the table"
 
@@ -33,12 +36,23 @@ def measure(node, work, scale=1):
     }
 
 
+def fill(node, keys, size):
+    """Writes so many keys, and waits until the server has digested them: flushed, compacted, or whatever else it does by itself."""
+    load.fill(node.port, keys, size)
+    end = time.monotonic() + SETTLE_LIMIT
+    busy = True
+    while busy and time.monotonic() < end:
+        before = node.usage().cpu
+        time.sleep(SETTLE_STEP)
+        busy = node.usage().cpu - before > SETTLE_STEP * SETTLED
+
+
 def run_group(kind, group, results, scale):
     """One group on one server, which starts clean."""
     with Nodes(kind.with_settings(group.settings)) as start:
         node = start()
         if group.keys:
-            load.fill(node.port, group.keys, group.size)
+            fill(node, group.keys, group.size)
         for row in group.rows:
             figures = measure(node, row.load, scale)
             note(f"  {row.name}: {figures['rate']:,.0f}/s")

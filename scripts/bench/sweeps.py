@@ -5,9 +5,9 @@ In the results a row is the test and the quantity, as `SET P16, slots=4`.
 
 from dataclasses import dataclass, field
 
-from .load import KEYS, Benchmark, fill
-from .replication import attach
-from .run import measure, note, rounds
+from .load import KEYS, Benchmark
+from .replication import attach, await_markers, write_markers
+from .run import fill, measure, note, rounds
 from .servers import HAYPILE, Nodes
 
 SET, GET = "SET P16", "GET P16"
@@ -84,14 +84,15 @@ SWEEPS = {
 
 
 def run_point(kind, point, label, results, scale):
-    """One point on one server, which starts clean."""
+    """One point on one server, which starts clean; its replicas are in step before the load begins."""
     settings = point.settings if kind.name == HAYPILE else point.redis_settings
     with Nodes(kind.with_settings(settings)) as start:
         node = start()
-        if point.replicas:
-            attach(node, start, point.replicas)
-        if point.keys:
-            fill(node.port, point.keys, point.size)
+        replicas = attach(node, start, point.replicas)
+        fill(node, point.keys, point.size)
+        write_markers(node, "filled")
+        for replica in replicas:
+            await_markers(replica, "filled")
         for test, load in point.loads():
             figures = measure(node, load, scale)
             note(f"  {test}, {label}: {figures['rate']:,.0f}/s")
