@@ -2,10 +2,11 @@
 # Measures Haypile beside Redis, Redis with an append-only file, and peers: the same load on each, one server at a time, and medians of
 # several rounds. docs/performance.md says what is measured and how to read it; --help lists all options.
 #
-#   scripts/bench.sh                                   the table of targets, replication and recovery: about ten minutes
+#   scripts/bench.sh                                   the table of targets, replication and recovery: about a quarter of an hour
 #   scripts/bench.sh --matrix full                     more operations, values, pipelines, zipfian keys, data larger than the caches
 #   scripts/bench.sh --peer 'Kvrocks=kvrocks --bind 127.0.0.1 --port {port} --dir {dir}'
 #   scripts/bench.sh --sweep slots|connections|data|value|replicas
+#   scripts/bench.sh --short                           the table alone, one round: a minute or two
 #   scripts/bench.sh --guard                           what CI holds: a third of the ratios in scripts/bench/recorded.csv
 #   ... --csv FILE --chart FILE.svg --doc              writes what was measured
 #

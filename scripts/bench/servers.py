@@ -184,6 +184,14 @@ class Nodes:
         return self.start
 
     def __exit__(self, *_):
+        try:
+            self._clean()
+        except BaseException:
+            # A signal came in the middle of it.
+            self._clean()
+            raise
+
+    def _clean(self):
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
