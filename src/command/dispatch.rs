@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::OutputLimits,
-    keyspace::{LockPlan, Locked, while_waiting},
+    keyspace::{LockPlan, Locked, RestsOn, while_waiting},
     net::{
         Client, Overrun, Replies, Reply, output,
         resp::{Limits, ProtocolError},
@@ -360,8 +360,14 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         if !keyed && !command.spec.flags.has(Flags::FAST) {
             self.commit();
         }
-        if keyed && !self.lock(command, args) {
-            return self.busy(command);
+        if keyed {
+            match self.lock(command, args) {
+                Ok(true) => {}
+                Ok(false) => return self.busy(command),
+                Err(error) => return self.refuse(Some(command), &error),
+            }
+        } else {
+            self.turn.tx.begin_without_keys();
         }
         // A wait for the locks must not make the command live in the past.
         let waited = if keyed { self.turn.clock.lap() } else { Duration::ZERO };
@@ -494,9 +500,9 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         if spec.group == Group::Transactions {
             self.own.client.show_transaction();
         }
-        if self.turn.tx.pending() {
-            self.own.mark(start);
-        }
+        // What a planned command has read is not known here; nobody else is in its group.
+        let planned = spec.flags.has(Flags::PLANNED) && self.turn.tx.pending();
+        self.own.mark(start, if planned { RestsOn::Several } else { self.turn.tx.rests_on() });
         let passed = waited + self.turn.clock.lap();
         let wrote = command.spec.flags.has(Flags::WRITE);
         let now = self.turn.clock.now();
@@ -539,12 +545,12 @@ impl<'t, 'a> Pipeline<'t, 'a> {
     }
 
     /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise. False when they cannot be had
-    /// at all, because a script that does not end holds them.
-    fn lock(&mut self, command: &Command, args: &[Bytes]) -> bool {
+    /// at all, because a script that does not end holds them; an error when they are to be written and cannot be.
+    fn lock(&mut self, command: &Command, args: &[Bytes]) -> Result<bool, CommandError> {
         let exclusive = command.spec.flags.has(Flags::WRITE);
         let db = self.own.client.db();
         match command.spec.keys {
-            Keys::None => true,
+            Keys::None => Ok(true),
             Keys::Range { first, last, step } => {
                 let positions = Keys::range(first, last, step, args.len());
                 self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive)
@@ -562,11 +568,18 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         }
     }
 
-    fn lock_keys<'k>(&mut self, keys: impl Iterator<Item = (usize, &'k [u8])> + Clone, exclusive: bool) -> bool {
+    fn lock_keys<'k>(
+        &mut self,
+        keys: impl Iterator<Item = (usize, &'k [u8])> + Clone,
+        exclusive: bool,
+    ) -> Result<bool, CommandError> {
+        if exclusive {
+            self.turn.tx.check_open(keys.clone())?;
+        }
         loop {
             match self.turn.tx.lock(keys.clone(), exclusive) {
-                Locked::Yes => return true,
-                Locked::Busy => return false,
+                Locked::Yes => return Ok(true),
+                Locked::Busy => return Ok(false),
                 Locked::CommitFirst => self.commit(),
             }
         }

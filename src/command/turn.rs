@@ -14,7 +14,7 @@ use super::blocking::Session;
 use super::dispatch::{self, log_slow};
 use super::{CommandError, Flags, KeyRef};
 use crate::config::SyncMode;
-use crate::keyspace::{self, Keyspace, Transaction, Undurable};
+use crate::keyspace::{self, Keyspace, RestsOn, Transaction, Undurable};
 use crate::net::{Client, Reply};
 use crate::observe::latency;
 use crate::server::Server;
@@ -86,11 +86,12 @@ impl Scratch {
     }
 }
 
-/// Where the reply of a command lies that may rest on what is not committed.
+/// Where the reply of a command lies that may rest on what is not committed, and on what.
 #[derive(Clone, Copy)]
 pub(super) struct Mark {
     pub start: usize,
     pub end: usize,
+    on: RestsOn,
 }
 
 /// Time, read once a command.
@@ -206,8 +207,10 @@ impl<'s> Party<'s> {
     }
 
     /// What the reply from `start` on says may rest on what is not committed.
-    pub fn mark(&mut self, start: usize) {
-        self.scratch.marks.push(Mark { start, end: self.reply.len() });
+    pub fn mark(&mut self, start: usize, on: RestsOn) {
+        if on != RestsOn::Nothing {
+            self.scratch.marks.push(Mark { start, end: self.reply.len(), on });
+        }
     }
 
     /// There are no replies from `start` on.
@@ -216,22 +219,28 @@ impl<'s> Party<'s> {
         self.scratch.open = self.scratch.open.min(self.scratch.marks.len());
     }
 
-    /// Puts the error in the place of every marked reply from mark `first` on.
-    fn fail_from(&mut self, server: &Server, first: usize, error: keyspace::Error) {
-        let Some(marks) = self.scratch.marks.get(first..) else { return };
+    /// Puts the error in the place of every reply from mark `first` on that falls with these slots.
+    fn fail_from(&mut self, server: &Server, first: usize, error: keyspace::Error, slots: &[(usize, usize)]) {
+        let marks = self.scratch.marks.split_off(first.min(self.scratch.marks.len()));
         let Some(begin) = marks.first().map(|mark| mark.start) else { return };
         let text = CommandError::from(error).to_string();
         let written = self.reply.as_slice().get(begin..).unwrap_or_default().to_vec();
         self.reply.truncate(begin);
-        let mut at = begin;
+        let (mut at, mut failed) = (begin, 0);
         for mark in marks {
             self.reply.raw(written.get(at - begin..mark.start - begin).unwrap_or_default());
-            self.reply.error(&text);
-            at = mark.end;
+            at = mark.start;
+            if mark.on.falls_with(slots) {
+                self.reply.error(&text);
+                at = mark.end;
+                failed += 1;
+            } else {
+                let start = self.reply.len();
+                self.scratch.marks.push(Mark { start, end: start + (mark.end - mark.start), on: mark.on });
+            }
         }
         self.reply.raw(written.get(at - begin..).unwrap_or_default());
-        server.stats.errors.count(&text, marks.len() as u64);
-        self.scratch.marks.truncate(first);
+        server.stats.errors.count(&text, failed);
     }
 
     /// The pipeline is over, `args` are those of its last command; what it wrote may still be uncommitted.
@@ -252,7 +261,7 @@ impl<'s> Party<'s> {
             self.scratch.wrote = false;
         }
         if let Err(error) = turn.result {
-            self.fail_from(turn.server, self.scratch.open, error.clone());
+            self.fail_from(turn.server, self.scratch.open, error.clone(), turn.failed_in);
         }
         if !turn.awaits_sync {
             self.scratch.marks.clear();
@@ -279,6 +288,8 @@ impl<'s> Party<'s> {
 struct Committed<'c> {
     server: &'c Server,
     result: &'c Result<(), keyspace::Error>,
+    /// The slots in which it failed; none = all.
+    failed_in: &'c [(usize, usize)],
     /// The last record of each slot that was committed to.
     written: &'c [((usize, usize), u64)],
     /// Each party's share of the time, if there was anything to commit.
@@ -328,7 +339,14 @@ impl<'a> Turn<'a> {
             after.into_iter().for_each(|after| server.after_commit(after));
             self.awaits_sync |= wrote && server.config.sync() == SyncMode::Always;
         }
-        let committed = Committed { server, result: &result, written: &written, share, awaits_sync: self.awaits_sync };
+        let committed = Committed {
+            server,
+            result: &result,
+            failed_in: self.tx.failed_in(),
+            written: &written,
+            share,
+            awaits_sync: self.awaits_sync,
+        };
         open.iter_mut().for_each(|session| Party::of(session).committed(&committed));
         self.settled = self.ended.len();
         if let Some(own) = own.as_mut() {
@@ -374,7 +392,7 @@ impl<'a> Turn<'a> {
             for mut party in parties {
                 party.scratch.calls.waited(passed);
                 if let Err(error) = &durable {
-                    party.fail_from(server, 0, error.clone());
+                    party.fail_from(server, 0, error.clone(), &[]);
                 }
             }
         }

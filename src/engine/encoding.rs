@@ -111,9 +111,9 @@ impl Entry {
         out.extend_from_slice(&self.value);
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Option<Entry> {
-        let header = decode_header(&bytes)?;
-        let value = bytes.slice(header.len..);
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Entry> {
+        let header = decode_header(bytes)?;
+        let value = Bytes::copy_from_slice(bytes.get(header.len..)?);
         if header.has_elements {
             let collection = Collection::decode(&value)?;
             if header.chunked && collection.count > MAX_CHUNKED_LEN {
@@ -208,12 +208,12 @@ mod tests {
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             prop_assert_eq!(decode_header(&bytes).unwrap().expire_at, expire_at);
-            prop_assert_eq!(Entry::decode(bytes.into()), Some(entry));
+            prop_assert_eq!(Entry::decode(&bytes), Some(entry));
         }
 
         #[test]
         fn any_bytes_decode_or_are_refused(bytes: Vec<u8>) {
-            let decoded = Entry::decode(bytes.clone().into());
+            let decoded = Entry::decode(&bytes);
             if let Some(entry) = decoded {
                 let mut again = Vec::new();
                 entry.encode(&mut again);

@@ -74,7 +74,7 @@ impl Engine {
     /// Calls `f` with all keys and their entries in the order of the keys; `None` where an entry is malformed.
     pub fn inspect_entries(&self, f: &mut dyn FnMut(&[u8], Option<Entry>)) -> Result<(), Error> {
         self.inspect(META, &mut |key, value| {
-            f(key, Entry::decode(Bytes::copy_from_slice(value)));
+            f(key, Entry::decode(value));
             Step::Next
         })
     }

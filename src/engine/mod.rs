@@ -220,7 +220,7 @@ impl Engine {
     /// The entry of a key, expired or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
         let value = self.db.get_pinned_cf(self.family(META)?, key).map_err(self.failure())?;
-        value.map(|v| Entry::decode(Bytes::copy_from_slice(&v)).ok_or_else(|| self.bad_entry(key))).transpose()
+        value.map(|v| Entry::decode(&v).ok_or_else(|| self.bad_entry(key))).transpose()
     }
 
     fn bad_entry(&self, key: &[u8]) -> Error {
@@ -407,7 +407,7 @@ impl Engine {
             None => iter.seek_to_first(),
         }
         while let Some((key, value)) = iter.item() {
-            let entry = Entry::decode(Bytes::copy_from_slice(value)).ok_or_else(|| self.bad_entry(key))?;
+            let entry = Entry::decode(value).ok_or_else(|| self.bad_entry(key))?;
             if !f(key, entry)? {
                 return Ok(());
             }
@@ -465,7 +465,7 @@ impl Engine {
             None => iter.seek_to_last(),
         }
         while let Some((key, value)) = iter.item() {
-            let entry = Entry::decode(Bytes::copy_from_slice(value)).ok_or_else(|| self.bad_entry(key))?;
+            let entry = Entry::decode(value).ok_or_else(|| self.bad_entry(key))?;
             if !f(key, entry)? {
                 return Ok(());
             }

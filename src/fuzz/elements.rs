@@ -39,7 +39,7 @@ fn unpack(input: &[u8]) -> Map {
     while items.next_into(&mut args) == Some(true) {
         match args[..] {
             [key, entry] => {
-                if let Some(entry) = Entry::decode(Bytes::copy_from_slice(entry)) {
+                if let Some(entry) = Entry::decode(entry) {
                     state.0.insert(Bytes::copy_from_slice(key), entry);
                 }
             }

@@ -33,7 +33,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crc::{CRC_16_XMODEM, Crc};
+use crc::{CRC_16_XMODEM, Crc, Table};
 use crossbeam_channel::Receiver;
 
 use crate::binlog::Position;
@@ -58,12 +58,13 @@ pub use slot::{Published, Slot, Store};
 #[cfg(test)]
 pub(crate) use store::parse as parse_current;
 pub use store::{Current, Layout};
-pub use transaction::{Conflict, LockPlan, Locked, Reader, Transaction, Undurable};
+pub use transaction::{Conflict, LockPlan, Locked, Reader, RestsOn, Transaction, Undurable};
 pub use upkeep::Sizes;
 
 /// Hash slots of Redis Cluster; a database's slots are contiguous ranges of them.
 const HASH_SLOTS: usize = 16384;
-static CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+/// With tables for 16 bytes at a time.
+static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 /// A clock that is behind by more is worth a word.
 const CLOCK_WARN_MS: u64 = 5_000;
 /// Flush requests that may wait; more are found by looking.

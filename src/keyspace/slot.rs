@@ -442,11 +442,17 @@ impl Slot {
         self.publish(tail);
     }
 
+    /// An error if the slot takes no writes.
+    pub(super) fn refuse_if_closed(&self) -> Result<(), Error> {
+        match self.fault() {
+            Some(reason) => Err(Error::ReadOnly { slot: self.to_string(), reason: reason.to_string() }),
+            None => Ok(()),
+        }
+    }
+
     /// The store and writer, created at the first write; an error if the slot takes no writes.
     pub(super) fn writable<'c>(&self, c: &'c mut Committer) -> Result<(Arc<Store>, &'c mut Writer), Error> {
-        if let Some(reason) = self.fault() {
-            return Err(Error::ReadOnly { slot: self.to_string(), reason: reason.to_string() });
-        }
+        self.refuse_if_closed()?;
         if c.writer.is_none() {
             c.writer = Some(self.create_store()?);
         }

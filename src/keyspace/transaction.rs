@@ -79,6 +79,38 @@ impl LockPlan {
     }
 }
 
+/// Which uncommitted writes what a command answers may rest on, its own included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestsOn {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those to this slot (database on disk, number).
+    Slot((usize, usize)),
+    /// Those to several.
+    Several,
+}
+
+impl RestsOn {
+    fn add(&mut self, slot: &Slot) {
+        let also = RestsOn::Slot((slot.db(), slot.number()));
+        *self = match *self {
+            RestsOn::Nothing => also,
+            same if same == also => also,
+            _ => RestsOn::Several,
+        };
+    }
+
+    /// Whether it may not stand after a commit that failed in these slots; in all, if none is named.
+    pub fn falls_with(self, failed: &[(usize, usize)]) -> bool {
+        match self {
+            RestsOn::Nothing => false,
+            RestsOn::Slot(slot) => failed.is_empty() || failed.contains(&slot),
+            RestsOn::Several => true,
+        }
+    }
+}
+
 /// What a running command met that it had not locked and could not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
@@ -98,6 +130,9 @@ pub struct Transaction<'k> {
     parts: Vec<Part<'k>>,
     /// Whether the running command may write keys of several slots.
     command_spans: bool,
+    rests_on: RestsOn,
+    /// Slots in which the last commit failed.
+    failed_in: Vec<(usize, usize)>,
     /// Its records so far.
     span: Span,
     /// The records of pending commands that wrote several slots.
@@ -226,6 +261,8 @@ impl<'k> Transaction<'k> {
             all: None,
             parts: Vec::new(),
             command_spans: false,
+            rests_on: RestsOn::Nothing,
+            failed_in: Vec::new(),
             span: Span::new(),
             spans: Vec::new(),
             stripes: Vec::new(),
@@ -258,6 +295,16 @@ impl<'k> Transaction<'k> {
         self.effects
     }
 
+    /// What the running command's answer may rest on.
+    pub fn rests_on(&self) -> RestsOn {
+        self.rests_on
+    }
+
+    /// The slots in which the last commit failed; none = all that it concerned.
+    pub fn failed_in(&self) -> &[(usize, usize)] {
+        &self.failed_in
+    }
+
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
     /// Ends the command before it. May wait for other clients' commands, but only while nothing is pending.
     pub fn lock<'a>(&mut self, keys: impl Iterator<Item = (usize, &'a [u8])> + Clone, exclusive: bool) -> Locked {
@@ -265,7 +312,13 @@ impl<'k> Transaction<'k> {
         self.command_spans = exclusive && self.spans_slots(keys.clone());
         let locks = &self.keyspace.locks;
         self.stripes.clear();
-        self.stripes.extend(keys.map(|(_, key)| locks.stripe(key)));
+        for (db, key) in keys {
+            let stripe = locks.stripe(key);
+            self.stripes.push(stripe);
+            if self.held.iter().any(|(held, _)| *held == stripe) {
+                self.rests_on.add(self.keyspace.slot(db, key));
+            }
+        }
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
@@ -295,6 +348,17 @@ impl<'k> Transaction<'k> {
             }
         }
         Locked::Yes
+    }
+
+    /// An error if one of these keys, which are to be written, is in a slot that takes no writes: what others have pending must not fail
+    /// because of it.
+    pub fn check_open<'a>(&self, keys: impl Iterator<Item = (usize, &'a [u8])>) -> Result<(), Error> {
+        { keys }.try_for_each(|(db, key)| self.keyspace.slot(db, key).refuse_if_closed())
+    }
+
+    /// Begins a command that needs no keys.
+    pub fn begin_without_keys(&mut self) {
+        self.rests_on = RestsOn::Nothing;
     }
 
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
@@ -350,7 +414,10 @@ impl<'k> Transaction<'k> {
 
     /// Whether the keys live in more than one slot.
     fn spans_slots<'a>(&self, mut keys: impl Iterator<Item = (usize, &'a [u8])>) -> bool {
-        let Some((db, key)) = keys.next() else { return false };
+        let (Some((db, key)), mut keys) = (keys.next(), keys.peekable()) else { return false };
+        if keys.peek().is_none() {
+            return false;
+        }
         let first = self.keyspace.slot(db, key);
         keys.any(|(db, key)| !Arc::ptr_eq(self.keyspace.slot(db, key), first))
     }
@@ -363,6 +430,7 @@ impl<'k> Transaction<'k> {
             self.held.clear();
         }
         self.close_drafts();
+        self.rests_on = RestsOn::Nothing;
         self.commands += 1;
     }
 
@@ -529,6 +597,7 @@ impl<'k> Transaction<'k> {
             }
         };
         self.awaited |= self.keyspace.env.awaits(db, key);
+        self.rests_on.add(slot);
         self.effects += 1;
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
@@ -653,6 +722,7 @@ impl<'k> Transaction<'k> {
     /// Commits all pending writes and lets go of all keys. On an error none of them counts as acknowledged: a slot whose log could not
     /// take them has none of them.
     pub fn commit(&mut self) -> Result<(), Error> {
+        self.failed_in.clear();
         let result = match self.failed.take() {
             Some(error) => {
                 self.clear_parts();
@@ -693,6 +763,8 @@ impl<'k> Transaction<'k> {
             self.keyspace.env.changes.fetch_add(changes, Relaxed);
         } else if failed.is_empty() {
             failed.extend(parts.iter().map(|part| part.overlay.slot()));
+        } else {
+            self.failed_in = failed.iter().map(|slot| (slot.db(), slot.number())).collect();
         }
         let (uncertain, committed): (Vec<_>, Vec<_>) =
             parts.iter().partition(|part| failed.iter().any(|slot| part.is_of(slot)));

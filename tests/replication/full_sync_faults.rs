@@ -224,7 +224,8 @@ fn what_is_kept_for_a_silent_replica_goes_after_the_keepalive() {
 #[test]
 fn a_snapshot_gone_by_its_ttl_is_made_anew() {
     let mut rng = rng();
-    let mut master = master_with(4, small().set("snapshot-ttl", 1), &mut rng);
+    // More than is on the way when the link is cut.
+    let mut master = master_with(24, small().set("snapshot-ttl", 1), &mut rng);
     let link = Link::to(&master);
     let replica = throttled("1M").start();
     replica.run("SET own before").expect_ok();

@@ -215,7 +215,8 @@ fn a_query_buffer_has_a_limit() {
     half.resize(4 << 20, b'x');
     let half = Unread::send(&node, &half);
     assert_eq!(half.rest(), b"");
-    assert_eq!(stat(&node, "client_query_buffer_limit_disconnections"), 1);
+    // It is counted when the connection is gone.
+    wait_for("the count", DEADLINE, || stat(&node, "client_query_buffer_limit_disconnections") == 1);
     assert!(node.output().contains("closed a client over client-query-buffer-limit"));
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::types::hash;
-use super::super::{Effect, Error, Keyspace, KeyspaceOptions, LockPlan, Locked, Slot};
+use super::super::{Effect, Error, Keyspace, KeyspaceOptions, LockPlan, Locked, RestsOn, Slot};
 use crate::binlog::{Draft, Position, Writer, put_effect};
 use crate::engine::EngineOptions;
 
@@ -253,4 +253,106 @@ fn nobody_waits_for_ever() {
         let name = ends.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("still at work: {left:?}"));
         left.retain(|of| *of != name);
     }
+}
+
+/// Commands of one slot and of several in one transaction, as those of many clients are: one append a log, and each write over several
+/// slots whole or not at all wherever one of the logs is cut.
+#[test]
+fn a_group_with_writes_over_slots_is_torn_between_them_only() {
+    let live = tempfile::tempdir().unwrap();
+    let keyspace = open(live.path());
+    let keys = keys(&keyspace);
+    set(&keyspace, &keys, "old").unwrap();
+    let before = positions(&keyspace);
+    // Which keys each command of the group writes.
+    let commands: [&[usize]; 6] = [&[0], &[0, 1], &[2], &[1, 2, 3], &[3], &[0, 3]];
+    let mut tx = keyspace.transaction();
+    for (nth, command) in commands.iter().enumerate() {
+        let keys: Vec<Bytes> = command.iter().map(|&n| keys[n].clone()).collect();
+        assert_eq!(tx.lock(keys.iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
+        keys.iter().for_each(|k| tx.set(0, k, Bytes::from(format!("{nth}")), None, 1).unwrap());
+    }
+    tx.commit().unwrap();
+    drop(tx);
+    // The last command that wrote each key, and each slot's records.
+    let expected = |commands: &[&[usize]]| -> Vec<Bytes> {
+        let last = |key: usize| commands.iter().rposition(|command| command.contains(&key));
+        (0..SLOTS).map(|key| last(key).map_or(Bytes::from("old"), |nth| Bytes::from(format!("{nth}")))).collect()
+    };
+    let values = |keyspace: &Keyspace| -> Vec<Bytes> { keys.iter().map(|key| value(keyspace, key).unwrap()).collect() };
+    assert_eq!(values(&keyspace), expected(&commands));
+    let after = positions(&keyspace);
+    for slot in 0..SLOTS {
+        let records = commands.iter().filter(|command| command.contains(&slot)).count() as u64;
+        assert_eq!(after[slot].index, before[slot].index + records);
+    }
+    for slot in 0..SLOTS {
+        for end in before[slot].offset..=after[slot].offset {
+            // Every length would take long; those around the records' ends are among these.
+            if end != after[slot].offset && (end - before[slot].offset) % 7 != 0 {
+                continue;
+            }
+            let image = tempfile::tempdir().unwrap();
+            copy(live.path(), image.path());
+            let log = crate::binlog::file_path(&image.path().join(format!("binlog/db0/{slot}/log-000001")), 0);
+            std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(end).unwrap();
+            let recovered = open(image.path());
+            let found = values(&recovered);
+            // What is there is what the group would have left without some of its commands; none of these by half.
+            let whole = (0..1 << commands.len()).any(|kept: u32| {
+                let kept: Vec<&[usize]> =
+                    (0..commands.len()).map(|nth| if kept & (1 << nth) != 0 { commands[nth] } else { &[] }).collect();
+                expected(&kept) == found
+            });
+            assert!(whole, "slot {slot} cut at {end}: {found:?}");
+            let kept = positions(&recovered);
+            assert!(kept.iter().zip(&before).all(|(kept, before)| kept.index >= before.index));
+            set(&recovered, &keys, "again").unwrap();
+            assert_eq!(values(&recovered), vec!["again"; SLOTS]);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// What a command answers falls only with the slots that it concerns.
+#[test]
+fn answers_rest_on_what_their_commands_wrote_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyspace = open(dir.path());
+    let keys = keys(&keyspace);
+    let slot = |n: usize| (keyspace.all_slots().nth(n).unwrap().db(), n);
+    let mut tx = keyspace.transaction();
+    let mut lock = |tx: &mut crate::keyspace::Transaction<'_>, of: &[usize], exclusive| {
+        let keys: Vec<&[u8]> = of.iter().map(|&n| keys[n].as_ref()).collect();
+        assert_eq!(tx.lock(keys.iter().map(|k| (0, *k)), exclusive), Locked::Yes);
+    };
+    lock(&mut tx, &[0], true);
+    assert_eq!(tx.rests_on(), RestsOn::Nothing);
+    tx.set(0, &keys[0], Bytes::new(), None, 1).unwrap();
+    assert_eq!(tx.rests_on(), RestsOn::Slot(slot(0)));
+    lock(&mut tx, &[1], false);
+    assert_eq!(tx.rests_on(), RestsOn::Nothing, "it reads what nobody has changed");
+    lock(&mut tx, &[0, 1], false);
+    assert_eq!(tx.rests_on(), RestsOn::Slot(slot(0)), "it reads what is not committed");
+    tx.begin_without_keys();
+    assert_eq!(tx.rests_on(), RestsOn::Nothing);
+    lock(&mut tx, &[1, 2], true);
+    tx.set(0, &keys[1], Bytes::new(), None, 1).unwrap();
+    tx.set(0, &keys[2], Bytes::new(), None, 1).unwrap();
+    assert_eq!(tx.rests_on(), RestsOn::Several);
+    let falls = |on: RestsOn, slots: &[(usize, usize)]| on.falls_with(slots);
+    assert!(falls(RestsOn::Slot(slot(0)), &[]) && falls(RestsOn::Slot(slot(0)), &[slot(3), slot(0)]));
+    assert!(!falls(RestsOn::Slot(slot(0)), &[slot(3)]) && !falls(RestsOn::Nothing, &[]));
+    tx.commit().unwrap();
 }
