@@ -333,7 +333,7 @@ fn answers_rest_on_what_their_commands_wrote_or_read() {
     let keys = keys(&keyspace);
     let slot = |n: usize| (keyspace.all_slots().nth(n).unwrap().db(), n);
     let mut tx = keyspace.transaction();
-    let mut lock = |tx: &mut crate::keyspace::Transaction<'_>, of: &[usize], exclusive| {
+    let lock = |tx: &mut crate::keyspace::Transaction<'_>, of: &[usize], exclusive| {
         let keys: Vec<&[u8]> = of.iter().map(|&n| keys[n].as_ref()).collect();
         assert_eq!(tx.lock(keys.iter().map(|k| (0, *k)), exclusive), Locked::Yes);
     };
