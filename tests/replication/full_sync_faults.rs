@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::common::link::{Fault, Wires};
 use crate::common::node::files_under;
 use crate::common::{
     DEADLINE, Link, Load, LoadOptions, Node, NodeOptions, Reply, fill, rng, wait_connected, wait_equal_digest,
@@ -80,6 +81,50 @@ fn replicas_that_sync_at_once_share_the_snapshots() {
         wait_for("the snapshots to go", DEADLINE, || snapshot_files(&master).is_empty());
     }
     assert_eq!(master.stat("sync_full"), 10 * SLOTS);
+}
+
+/// A snapshot that another replica still fetches is not for one that has more already: what its readers have seen stays, though it takes
+/// all data anew.
+#[test]
+fn a_full_sync_takes_no_replica_back() {
+    let mut rng = rng();
+    let master = master_with(4, small(), &mut rng);
+    fill(&master, 1, "other", (4 << 20) / VALUE, VALUE, &mut rng);
+    let slow = throttled("128K").start();
+    slow.slaveof(master.port());
+    let all_fetch = |node: &Node| node.replication().states().iter().all(|(_, state)| *state == "WaitDBSync");
+    wait_for("the slow replica to fetch all slots", DEADLINE, || all_fetch(&slow));
+    let link = Link::to(&master);
+    let replica = small().start();
+    replica.slaveof(link.port());
+    wait_synced(&master, &replica);
+    assert_eq!(master.stat("sync_snapshots"), SLOTS, "a replica that has nothing shares them");
+    assert!(all_fetch(&slow), "the slow replica was not slow");
+
+    let keys: Vec<(usize, String)> = (0..40).map(|n| (n % 2, format!("later{n}"))).collect();
+    let mut conn = master.conn();
+    for (db, key) in &keys {
+        conn.select(*db);
+        conn.call(&["SET", key, "seen"]).expect_ok();
+    }
+    wait_synced(&master, &replica);
+    let before = replica.full_syncs();
+    replica.run("CONFIG SET throttle-bytes-per-second 1M").expect_ok();
+    replica.run(&format!("SLAVEOF 127.0.0.1 {} FORCE", link.port())).expect_ok();
+    wait_for("the replica to fetch all slots", DEADLINE, || all_fetch(&replica));
+    // So that no record comes after the snapshots.
+    link.inject(Fault::Stall, Wires::replication());
+    unthrottle(&replica);
+    wait_for("full syncs", DEADLINE, || replica.full_syncs() == before + SLOTS);
+    let mut conn = replica.conn();
+    for (db, key) in &keys {
+        conn.select(*db);
+        assert_eq!(conn.call(&["GET", key]), Reply::bulk("seen"), "{key} in db{db}");
+    }
+    link.restore();
+    unthrottle(&slow);
+    wait_synced(&master, &replica);
+    wait_synced(&master, &slow);
 }
 
 /// The master writes faster than the replica loads, and would purge its log at once: one full sync is enough all the same.
