@@ -445,6 +445,19 @@ impl Service {
         slot.fault().map(|fault| format!("the master's own slot is read-only: {fault}"))
     }
 
+    /// Whether this node, a replica itself, lags behind a replica of it: what its own master wrote and the other one has shown already must
+    /// not be taken from it. What is not its master's is no reason to wait.
+    async fn lags_behind(&self, theirs: Position, slot: &Slot) -> bool {
+        let manager = &self.0;
+        if !manager.is_slave() || manager.is_detached(slot.db()) || theirs.index <= slot.position().index {
+            return false;
+        }
+        match manager.upstream_of(slot) {
+            Some(link) => link::is_upstream(&link, slot, theirs, 1).await != Some(false),
+            None => true,
+        }
+    }
+
     fn db_sync_reply(&self, ask: &inner_request::DbSync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
         let manager = &self.0;
         if let Some(why) = self.why_no_snapshot(slot) {
@@ -536,6 +549,11 @@ impl Replication for Service {
         let slot = self.slot(&ask.slot)?;
         let token = ask.token.as_deref().unwrap_or_default();
         self.0.replicas.with_token(token, |_| ()).ok_or_else(unknown_token)?;
+        let theirs = Position::from(&ask.binlog_offset);
+        if self.why_no_snapshot(slot).is_none() && self.lags_behind(theirs, slot).await {
+            let why = format!("the master, a replica itself, has yet to get as far as {theirs}");
+            return Ok(Response::new(proto::refusal(Type::KDbSync, StatusCode::KOther, why)));
+        }
         Ok(Response::new(tokio::task::block_in_place(|| self.db_sync_reply(&ask, slot))?))
     }
 

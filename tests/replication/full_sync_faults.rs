@@ -127,6 +127,41 @@ fn a_full_sync_takes_no_replica_back() {
     wait_synced(&master, &slow);
 }
 
+/// A ← B, and C, which has more than B, is to take B's data anew: it waits until B has as much, or is the master itself.
+#[test]
+fn a_full_sync_from_a_replica_that_lags_waits_for_it() {
+    let mut rng = rng();
+    let a = master_with(1, small(), &mut rng);
+    let [b, c] = [small().start(), small().start()];
+    let link = Link::to(&a);
+    b.slaveof(link.port());
+    c.slaveof(a.port());
+    let keys: Vec<String> = (0..20).map(|n| format!("later{n}")).collect();
+    let all = |node: &Node, value: &Reply| keys.iter().all(|key| node.run(&format!("GET {key}")) == *value);
+    for value in ["first", "second"] {
+        wait_synced(&a, &b);
+        wait_synced(&a, &c);
+        link.cut();
+        wait_for("B to lose its master", DEADLINE, || !b.replication().is_connected());
+        keys.iter().for_each(|key| a.run(&format!("SET {key} {value}")).expect_ok());
+        wait_synced(&a, &c);
+        c.run(&format!("SLAVEOF 127.0.0.1 {} FORCE", b.port())).expect_ok();
+        wait_for("C to be told to wait", DEADLINE, || c.replication().text.contains("has yet to get as far as"));
+        assert!(all(&c, &Reply::bulk(value)));
+        if value == "first" {
+            link.restore();
+            wait_for("C to have B's data", DEADLINE, || {
+                assert!(all(&c, &Reply::bulk(value)), "C went back");
+                c.replication().is_connected()
+            });
+            c.slaveof(a.port());
+        }
+    }
+    b.slaveof_no_one();
+    wait_synced(&b, &c);
+    assert!(all(&c, &Reply::bulk("first")));
+}
+
 /// The master writes faster than the replica loads, and would purge its log at once: one full sync is enough all the same.
 #[test]
 fn one_full_sync_is_enough_however_fast_the_master_writes() {
