@@ -103,6 +103,8 @@ pub(super) struct Outcome {
     pub link: LinkHealth,
     pub session: i32,
     pub tail: Option<PathBuf>,
+    /// The last position that the slot's log has in common with the master's; of [`Event::TailSaved`].
+    pub common: Option<Position>,
     /// How long the pauses before the next tries may become.
     pub longest_pause: Duration,
 }
@@ -110,7 +112,7 @@ pub(super) struct Outcome {
 impl Outcome {
     pub fn of(event: Event) -> Outcome {
         let longest_pause = SLOT_LAST_RETRY;
-        Outcome { event, reason: None, link: LinkHealth::Good, session: 0, tail: None, longest_pause }
+        Outcome { event, reason: None, link: LinkHealth::Good, session: 0, tail: None, common: None, longest_pause }
     }
 
     pub fn because(event: Event, reason: impl Into<String>) -> Outcome {
@@ -325,14 +327,23 @@ pub(super) async fn is_upstream(link: &Link, slot: &Slot, at: Position, hops: u3
     }
 }
 
+/// Where a log parted from the master's, and its own records after that.
+struct Diverged {
+    /// The last common position, if there is one.
+    common: Option<Position>,
+    /// Where the records are saved, if there were any.
+    tail: Option<PathBuf>,
+}
+
 /// What follows from having saved the tail, or not.
-fn saved(result: Result<Option<PathBuf>, String>, why: &str) -> Outcome {
+fn saved(result: Result<Diverged, String>, why: &str) -> Outcome {
     match result {
-        Ok(Some(path)) => {
-            let reason = format!("{why}; this node's own records are saved in {}", path.display());
-            Outcome { tail: Some(path), ..Outcome::because(Event::TailSaved, reason) }
+        Ok(Diverged { common, tail }) => {
+            let what = tail.as_ref().map_or("this node had nothing of its own".into(), |path| {
+                format!("this node's own records are saved in {}", path.display())
+            });
+            Outcome { tail, common, ..Outcome::because(Event::TailSaved, format!("{why}; {what}")) }
         }
-        Ok(None) => Outcome::because(Event::TailSaved, format!("{why}; this node had nothing of its own")),
         Err(e) => Outcome::because(Event::NotYet, format!("{why}, but saving this node's own records failed: {e}")),
     }
 }
@@ -344,7 +355,7 @@ async fn save_diverged(
     link: &Link,
     slot: &Arc<Slot>,
     led_from: Option<u32>,
-) -> Result<Option<PathBuf>, String> {
+) -> Result<Diverged, String> {
     use inner_response::try_sync::ReplyCode;
     let probe = |at: Position| async move {
         let answer = ask_try_sync(link, slot, at, Some(0)).await?;
@@ -370,16 +381,17 @@ async fn save_diverged(
         common = tokio::task::block_in_place(|| diverged::last_before(slot, term)).map_err(text)?;
     }
     let dir = manager.config.dir().join("diverged");
-    tokio::task::block_in_place(|| diverged::save_tail(slot, &dir, common, Server::now_ms())).map_err(text)
+    let save = || diverged::save_tail(slot, &dir, common, Server::now_ms());
+    Ok(Diverged { common, tail: tokio::task::block_in_place(save).map_err(text)? })
 }
 
-/// Asks for a snapshot.
-pub(super) async fn db_sync(link: &Link, slot: &Arc<Slot>) -> Outcome {
+/// Asks for a snapshot, which contains at least what `holds` says if the master has come as far.
+pub(super) async fn db_sync(link: &Link, slot: &Arc<Slot>, holds: Position) -> Outcome {
     let ask = InnerRequest {
         db_sync: Some(inner_request::DbSync {
             node: link.node.clone(),
             slot: wire_slot(slot),
-            binlog_offset: slot.position().into(),
+            binlog_offset: holds.into(),
             token: Some(link.token.clone()),
         }),
         ..proto::request(Type::KDbSync)

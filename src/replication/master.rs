@@ -434,24 +434,42 @@ impl Service {
         reply
     }
 
+    /// Why no snapshot of a slot is given at present.
+    fn why_no_snapshot(&self, slot: &Slot) -> Option<String> {
+        if self.0.awaits_full_sync(slot) {
+            return Some("this node is in a full sync itself".into());
+        }
+        if !self.0.vouches_for(slot) {
+            return Some("this node's own master has not accepted its data yet".into());
+        }
+        slot.fault().map(|fault| format!("the master's own slot is read-only: {fault}"))
+    }
+
+    /// Whether this node, a replica itself, lags behind a replica of it: what its own master wrote and the other one has shown already must
+    /// not be taken from it. What is not its master's is no reason to wait.
+    async fn lags_behind(&self, theirs: Position, slot: &Slot) -> bool {
+        let manager = &self.0;
+        if !manager.is_slave() || manager.is_detached(slot.db()) || theirs.index <= slot.position().index {
+            return false;
+        }
+        match manager.upstream_of(slot) {
+            Some(link) => link::is_upstream(&link, slot, theirs, 1).await != Some(false),
+            None => true,
+        }
+    }
+
     fn db_sync_reply(&self, ask: &inner_request::DbSync, slot: &Arc<Slot>) -> Result<InnerResponse, Status> {
         let manager = &self.0;
-        if manager.awaits_full_sync(slot) {
-            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "this node is in a full sync itself"));
-        }
-        if !manager.vouches_for(slot) {
-            let why = "this node's own master has not accepted its data yet";
-            return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
-        }
-        if let Some(fault) = slot.fault() {
-            let why = format!("the master's own slot is read-only: {fault}");
+        if let Some(why) = self.why_no_snapshot(slot) {
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, why));
         }
         let token = ask.token.as_deref().unwrap_or_default();
-        manager.replicas.with_token(token, |_| ()).ok_or_else(unknown_token)?;
         let session = manager.replicas.next_session();
+        // One that has only our records does not go back behind them. Whether it does is not asked: the worst is a snapshot more. One that has
+        // more than we must give up some of what it has.
+        let has = Some(Position::from(&ask.binlog_offset).index).filter(|has| *has <= slot.position().index);
         // From here on nothing that the snapshot will need is purged.
-        let Some(reader) = manager.snapshots.prepare(slot) else {
+        let Some(reader) = manager.snapshots.prepare(slot, has.unwrap_or(0)) else {
             return Ok(proto::refusal(Type::KDbSync, StatusCode::KOther, "the master is stopping"));
         };
         let now = Instant::now();
@@ -529,6 +547,13 @@ impl Replication for Service {
     async fn db_sync(&self, request: Request<InnerRequest>) -> Result<Response<InnerResponse>, Status> {
         let ask = request.into_inner().db_sync.ok_or_else(|| missing("db_sync"))?;
         let slot = self.slot(&ask.slot)?;
+        let token = ask.token.as_deref().unwrap_or_default();
+        self.0.replicas.with_token(token, |_| ()).ok_or_else(unknown_token)?;
+        let theirs = Position::from(&ask.binlog_offset);
+        if self.why_no_snapshot(slot).is_none() && self.lags_behind(theirs, slot).await {
+            let why = format!("the master, a replica itself, has yet to get as far as {theirs}");
+            return Ok(Response::new(proto::refusal(Type::KDbSync, StatusCode::KOther, why)));
+        }
         Ok(Response::new(tokio::task::block_in_place(|| self.db_sync_reply(&ask, slot))?))
     }
 

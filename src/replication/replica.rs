@@ -15,6 +15,7 @@ use super::machine::{Action, Asked, Event, SlotState, step};
 use super::node_state::SlotId;
 use super::stream::{StreamContext, StreamStatus};
 use super::{Epoch, Manager};
+use crate::binlog::Position;
 use crate::keyspace::Slot;
 use crate::server::Server;
 use crate::snapshot::{self, Progress};
@@ -108,6 +109,8 @@ pub(super) struct ReplicaSlot {
     pub accepted: bool,
     /// Where this node's own records went when its log had gone another way.
     pub tail: Option<PathBuf>,
+    /// What of its log is the master's too, when the rest is this node's own and has been given up: the full sync must not go back behind that.
+    common: Option<Position>,
     pub progress: Arc<Progress>,
     pub stream: Arc<Mutex<StreamStatus>>,
     /// When it came into its state.
@@ -171,6 +174,7 @@ impl ReplicaSide {
             reason: None,
             accepted: false,
             tail: None,
+            common: None,
             progress: Arc::default(),
             stream: Arc::default(),
             since: Instant::now(),
@@ -212,6 +216,7 @@ impl ReplicaSide {
             }
             self.slots[index].reason = None;
             self.slots[index].accepted = false;
+            self.slots[index].common = None;
         }
         if let Some(link) = self.link.take() {
             manager.runtime.spawn(link::leave(link, left));
@@ -376,9 +381,15 @@ impl ReplicaSide {
             Event::SyncAccepted => {
                 self.partial_syncs += 1;
                 slot.accepted = true;
+                slot.common = None;
             }
-            Event::TailSaved => slot.accepted = false,
+            Event::TailSaved => {
+                slot.accepted = false;
+                // With nothing in common, nothing is asked for.
+                slot.common = Some(outcome.common.unwrap_or(Position::START));
+            }
             Event::Installed => {
+                slot.common = None;
                 self.full_syncs += 1;
                 slot.installed = true;
             }
@@ -501,14 +512,17 @@ impl ReplicaSide {
                 let outcome = link::try_sync(&manager, &link, &data, epoch).await;
                 done(&manager, outcome);
             }),
-            Action::SendDbSync => runtime.spawn(async move {
-                // Remembered before anything is asked for: after a restart, too, the slot needs the master's data whole.
-                let outcome = match tokio::task::block_in_place(|| manager.note_full_sync(&data, true)) {
-                    Ok(()) => link::db_sync(&link, &data).await,
-                    Err(e) => Outcome::because(Event::NoAnswer, e.to_string()),
-                };
-                done(&manager, outcome);
-            }),
+            Action::SendDbSync => {
+                let holds = slot.common.unwrap_or(data.position());
+                runtime.spawn(async move {
+                    // Remembered before anything is asked for: after a restart, too, the slot needs the master's data whole.
+                    let outcome = match tokio::task::block_in_place(|| manager.note_full_sync(&data, true)) {
+                        Ok(()) => link::db_sync(&link, &data, holds).await,
+                        Err(e) => Outcome::because(Event::NoAnswer, e.to_string()),
+                    };
+                    done(&manager, outcome);
+                })
+            }
             Action::Transfer => {
                 let progress = slot.progress.clone();
                 runtime.spawn(async move {

@@ -4,6 +4,8 @@
 //! A slot has one current snapshot at most. It stays while a registered [`Reader`] may need it, and at most `snapshot-ttl` after
 //! its last use; whoever streams a file holds the [`Snapshot`], whose folder goes with its last holder.
 //!
+//! No reader is given a snapshot that contains less than the replica has already: its clients would see the past again.
+//!
 //! Invariant: the log behind a snapshot's position is pinned without a gap from before the snapshot is made until its reader has joined
 //! the log. The slot's entry has a pin of its own for readers to come. Each reader's pin is made while that one holds, at a file not
 //! above it, and lasts as long as the [`Reader`], whatever becomes of the snapshot: it may be replaced or removed while a replica still
@@ -85,6 +87,11 @@ impl Snapshot {
 
     fn is_idle_for(&self, time: Duration) -> bool {
         self.last_used.lock().elapsed() >= time
+    }
+
+    /// Index of the last record that it contains.
+    fn index(&self) -> u64 {
+        self.info.applied.position.index
     }
 
     /// Whether a replica that fetches it now can go on from its position by the slot's log.
@@ -173,6 +180,8 @@ struct Entry {
     pin: Option<LogPin>,
     /// Pins of readers that joined while the snapshot was in the making: they are where it is when it is made.
     joined: Vec<Arc<LogPin>>,
+    /// The most that one of those has already (index of a record): a snapshot with less is made once more.
+    least: u64,
 }
 
 #[derive(Default)]
@@ -255,9 +264,9 @@ impl SnapshotSource {
     }
 
     /// Registers a reader for the slot, and sees to it that there is a snapshot for it: the one that
-    /// is there or being made, or a new one, made in the background. From here on until the reader is dropped the log
-    /// behind its position is kept. `None` when the server stops.
-    pub fn prepare(&self, slot: &Arc<Slot>) -> Option<Reader> {
+    /// is there or being made, or a new one, made in the background. It contains record `has`, an index that the slot has reached. From
+    /// here on until the reader is dropped the log behind its position is kept. `None` when the server stops.
+    pub fn prepare(&self, slot: &Arc<Slot>, has: u64) -> Option<Reader> {
         let mut state = self.shared.state.lock();
         let state = &mut *state;
         if state.stopped {
@@ -269,7 +278,7 @@ impl SnapshotSource {
         let held = entry.pin.as_ref().filter(|pin| pin.lost().is_none());
         let is_usable = match &entry.state {
             SnapshotState::Making => true,
-            SnapshotState::Ready(snapshot) if held.is_some() && snapshot.fits(slot) => {
+            SnapshotState::Ready(snapshot) if held.is_some() && snapshot.index() >= has && snapshot.fits(slot) => {
                 snapshot.touch();
                 true
             }
@@ -285,10 +294,12 @@ impl SnapshotSource {
         if is_usable {
             if matches!(entry.state, SnapshotState::Making) {
                 entry.joined.push(pin);
+                entry.least = entry.least.max(has);
             }
             return Some(reader);
         }
         entry.joined = vec![pin];
+        entry.least = 0;
         entry.set(SnapshotState::Making);
         state.queue.push_back(slot.clone());
         if state.makers < MAKERS {
@@ -395,7 +406,7 @@ impl Drop for SnapshotSource {
 impl Entry {
     fn new() -> Entry {
         let (readers, joined) = (HashMap::new(), Vec::new());
-        Entry { readers, state: SnapshotState::None, since: Instant::now(), pin: None, joined }
+        Entry { readers, state: SnapshotState::None, since: Instant::now(), pin: None, joined, least: 0 }
     }
 
     fn set(&mut self, state: SnapshotState) {
@@ -428,6 +439,15 @@ fn make_queued(shared: &Shared) {
             state.slots.remove(&key_of(&slot));
             continue;
         };
+        let least = std::mem::take(&mut entry.least);
+        if let Ok((snapshot, _)) = &made
+            && snapshot.index() < least
+        {
+            // Its checkpoint was taken before somebody joined who has more. The next one is taken after.
+            tracing::info!(slot = %slot, uuid = snapshot.uuid(), least, "snapshot discarded: a replica has more already");
+            state.queue.push_back(slot);
+            continue;
+        }
         let joined = std::mem::take(&mut entry.joined);
         match made {
             Ok((snapshot, pin)) => {

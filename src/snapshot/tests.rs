@@ -123,6 +123,13 @@ fn wait_ready(source: &SnapshotSource, slot: &Slot) -> Arc<Snapshot> {
     }
 }
 
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let folders = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    folders
+        .flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten().map(|f| f.path()))
+        .collect()
+}
+
 fn folders(dir: &Path) -> usize {
     std::fs::read_dir(dir).map_or(0, |entries| entries.count())
 }
@@ -146,7 +153,7 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     assert!(!leftover.exists());
     let (slot, dump) = (node.slot(), node.config.dump_path().join("sync"));
     assert!(matches!(source.get(slot), SnapshotState::None));
-    let mut readers: Vec<Reader> = (0..8).map(|_| source.prepare(slot).unwrap()).collect();
+    let mut readers: Vec<Reader> = (0..8).map(|_| source.prepare(slot, 0).unwrap()).collect();
     let first = wait_ready(&source, slot);
     assert_eq!(source.made(), 1);
     assert_eq!(folders(&dump), 1);
@@ -155,12 +162,12 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     node.write(1000..3000, 4000);
     assert!(slot.position().filenum > first.info().applied.position.filenum);
     assert_eq!(slot.safe_to_purge_below(), 0);
-    readers.push(source.prepare(slot).unwrap());
+    readers.push(source.prepare(slot, 0).unwrap());
     assert_eq!(wait_ready(&source, slot).uuid(), first.uuid());
     // A position whose file is gone is.
     let log = slot.store().as_ref().unwrap().log_dir().to_path_buf();
     std::fs::remove_file(crate::binlog::file_path(&log, first.info().applied.position.filenum)).unwrap();
-    readers.push(source.prepare(slot).unwrap());
+    readers.push(source.prepare(slot, 0).unwrap());
     let second = wait_ready(&source, slot);
     assert_ne!(second.uuid(), first.uuid());
     // The first lives as long as somebody holds it.
@@ -181,7 +188,7 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     assert!(matches!(source.get(slot), SnapshotState::None));
     wait_for("a snapshot without readers goes", || folders(&dump) == 0);
     let late_from = slot.position().filenum;
-    let late = source.prepare(slot).unwrap();
+    let late = source.prepare(slot, 0).unwrap();
     drop(wait_ready(&source, slot));
     std::thread::sleep(Duration::from_millis(1100));
     source.sweep();
@@ -193,6 +200,33 @@ fn eight_readers_share_a_snapshot_until_the_last_is_done() {
     wait_for("its pin goes", || slot.safe_to_purge_below() == slot.flushed_filenum());
 }
 
+#[test]
+fn no_reader_gets_a_snapshot_from_before_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(dir.path());
+    let source = node.source();
+    let (slot, dump) = (node.slot(), node.config.dump_path().join("sync"));
+    // Most of the making comes after the checkpoint.
+    node.write(0..8000, 4000);
+    let first = source.prepare(slot, 0).unwrap();
+    wait_for("a checkpoint", || files(&dump).iter().any(|path| path.ends_with(INFO)));
+    node.write(0..10, 10);
+    let has = slot.position().index;
+    let while_making = source.prepare(slot, has).unwrap();
+    let second = wait_ready(&source, slot);
+    assert_eq!(second.info().applied.position.index, has);
+    drop(first);
+    // One that is ready serves whoever has no more than it contains.
+    node.write(0..10, 10);
+    let _equal = source.prepare(slot, has).unwrap();
+    assert_eq!(wait_ready(&source, slot).uuid(), second.uuid());
+    let _more = source.prepare(slot, has + 1).unwrap();
+    let third = wait_ready(&source, slot);
+    assert!(third.info().applied.position.index > has);
+    assert!(slot.safe_to_purge_below() <= second.info().applied.position.filenum);
+    drop(while_making);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_transfer_is_resumed() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -200,7 +234,7 @@ async fn an_interrupted_transfer_is_resumed() {
     master.write(0..6000, 4000);
     let source = master.source();
     let from = serve(&master, &source).await;
-    let _reader = source.prepare(master.slot()).unwrap();
+    let _reader = source.prepare(master.slot(), 0).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     replica.config.set(&[("throttle-bytes-per-second", "20M")]).unwrap();
@@ -243,7 +277,7 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     master.write(0..3000, 4000);
     let source = master.source();
     let from = serve(&master, &source).await;
-    let reader = source.prepare(master.slot()).unwrap();
+    let reader = source.prepare(master.slot(), 0).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let progress = Arc::new(Progress::default());
     let first = receiver.receive(&from, replica.slot(), &progress).await.unwrap();
@@ -254,7 +288,7 @@ async fn a_replaced_snapshot_keeps_what_is_the_same() {
     let refused = receiver.receive(&from, replica.slot(), &progress).await;
     assert!(matches!(refused, Err(ReceiveError::Refused { .. })), "{refused:?}");
     master.write(3000..3010, 100);
-    let _reader = source.prepare(master.slot()).unwrap();
+    let _reader = source.prepare(master.slot(), 0).unwrap();
     // A damaged file is found out and fetched anew.
     let damaged = std::fs::read_dir(&data)
         .unwrap()
@@ -279,7 +313,7 @@ async fn an_untouched_slot_is_synced_without_data() {
     let (master, replica) = (Node::new(a.path()), Node::new(b.path()));
     let source = master.source();
     let from = serve(&master, &source).await;
-    let _reader = source.prepare(master.untouched_slot()).unwrap();
+    let _reader = source.prepare(master.untouched_slot(), 0).unwrap();
     let receiver = Arc::new(Receiver::new(replica.config.clone()));
     let received = receiver.receive(&from, replica.untouched_slot(), &Arc::default()).await.unwrap();
     assert_eq!((received.data, received.applied), (None, NEVER_WRITTEN));
@@ -310,7 +344,7 @@ async fn the_service_gives_only_what_is_listed_and_only_with_a_token() {
     assert!(reply.code() == StatusCode::KErr && reply.retry == Some(false), "{reply:?}");
     let unknown = RsyncRequest { slot_id: 7, ..request(TOKEN, None, None) };
     assert_eq!(client.meta(unknown).await.unwrap().into_inner().code(), StatusCode::KErr);
-    let _reader = source.prepare(master.slot()).unwrap();
+    let _reader = source.prepare(master.slot(), 0).unwrap();
     let snapshot = wait_ready(&source, master.slot());
     let reply = client.meta(request(TOKEN, None, None)).await.unwrap().into_inner();
     let listing = Listing::from_reply(reply.snapshot_uuid, &reply.meta_resp.unwrap()).unwrap();

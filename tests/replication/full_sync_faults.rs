@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::common::link::{Fault, Wires};
 use crate::common::node::files_under;
 use crate::common::{
     DEADLINE, Link, Load, LoadOptions, Node, NodeOptions, Reply, fill, rng, wait_connected, wait_equal_digest,
@@ -80,6 +81,124 @@ fn replicas_that_sync_at_once_share_the_snapshots() {
         wait_for("the snapshots to go", DEADLINE, || snapshot_files(&master).is_empty());
     }
     assert_eq!(master.stat("sync_full"), 10 * SLOTS);
+}
+
+/// Whether a replica fetches snapshots of all slots.
+fn fetches_all(replica: &Node) -> bool {
+    replica.replication().states().iter().all(|(_, state)| *state == "WaitDBSync")
+}
+
+/// A master of two replicas that shared its first snapshots. One still fetches them; the other is in sync, and has got some keys since.
+struct OldSnapshots {
+    master: Node,
+    slow: Node,
+    link: Link,
+    replica: Node,
+    /// Database and name; the value is "seen".
+    keys: Vec<(usize, String)>,
+}
+
+impl OldSnapshots {
+    fn new() -> OldSnapshots {
+        let mut rng = rng();
+        let master = master_with(4, small(), &mut rng);
+        fill(&master, 1, "other", (4 << 20) / VALUE, VALUE, &mut rng);
+        let slow = throttled("128K").start();
+        slow.slaveof(master.port());
+        wait_for("the slow replica to fetch all slots", DEADLINE, || fetches_all(&slow));
+        let link = Link::to(&master);
+        let replica = small().start();
+        replica.slaveof(link.port());
+        wait_synced(&master, &replica);
+        assert_eq!(master.stat("sync_snapshots"), SLOTS, "a replica that has nothing shares them");
+        assert!(fetches_all(&slow), "the slow replica was not slow");
+        let keys: Vec<(usize, String)> = (0..40).map(|n| (n % 2, format!("later{n}"))).collect();
+        set_all(&master, &keys, "seen");
+        wait_synced(&master, &replica);
+        OldSnapshots { master, slow, link, replica, keys }
+    }
+
+    /// The replica, told by `command` to follow the master, takes all data anew: it must show the keys before any record has followed.
+    #[track_caller]
+    fn expect_no_way_back(self, command: &str) {
+        let OldSnapshots { master, slow, link, replica, keys } = self;
+        let before = replica.full_syncs();
+        replica.run("CONFIG SET throttle-bytes-per-second 1M").expect_ok();
+        replica.run(&command.replace("PORT", &link.port().to_string())).expect_ok();
+        wait_for("the replica to fetch all slots", DEADLINE, || fetches_all(&replica));
+        link.inject(Fault::Stall, Wires::replication());
+        unthrottle(&replica);
+        wait_for("full syncs", DEADLINE, || replica.full_syncs() == before + SLOTS);
+        let mut conn = replica.conn();
+        for (db, key) in &keys {
+            conn.select(*db);
+            assert_eq!(conn.call(&["GET", key]), Reply::bulk("seen"), "{key} in db{db}");
+        }
+        link.restore();
+        unthrottle(&slow);
+        wait_synced(&master, &replica);
+        wait_synced(&master, &slow);
+    }
+}
+
+fn set_all(node: &Node, keys: &[(usize, String)], value: &str) {
+    let mut conn = node.conn();
+    for (db, key) in keys {
+        conn.select(*db);
+        conn.call(&["SET", key, value]).expect_ok();
+    }
+}
+
+/// A snapshot that another replica still fetches is not for one that has more already: what its readers have seen stays, though it takes
+/// all data anew.
+#[test]
+fn a_full_sync_takes_no_replica_back() {
+    OldSnapshots::new().expect_no_way_back("SLAVEOF 127.0.0.1 PORT FORCE");
+}
+
+/// Of one whose log has gone another way, only what the master does not have.
+#[test]
+fn a_full_sync_takes_no_replica_further_back_than_to_the_last_common_record() {
+    let old = OldSnapshots::new();
+    old.replica.slaveof_no_one();
+    let own: Vec<(usize, String)> = (0..40).map(|n| (n % 2, format!("own{n}"))).collect();
+    set_all(&old.replica, &own, "v");
+    old.expect_no_way_back("SLAVEOF 127.0.0.1 PORT");
+}
+
+/// A ← B, and C, which has more than B, is to take B's data anew: it waits until B has as much, or is the master itself.
+#[test]
+fn a_full_sync_from_a_replica_that_lags_waits_for_it() {
+    let mut rng = rng();
+    let a = master_with(1, small(), &mut rng);
+    let [b, c] = [small().start(), small().start()];
+    let link = Link::to(&a);
+    b.slaveof(link.port());
+    c.slaveof(a.port());
+    let keys: Vec<String> = (0..20).map(|n| format!("later{n}")).collect();
+    let all = |node: &Node, value: &Reply| keys.iter().all(|key| node.run(&format!("GET {key}")) == *value);
+    for value in ["first", "second"] {
+        wait_synced(&a, &b);
+        wait_synced(&a, &c);
+        link.cut();
+        wait_for("B to lose its master", DEADLINE, || !b.replication().is_connected());
+        keys.iter().for_each(|key| a.run(&format!("SET {key} {value}")).expect_ok());
+        wait_synced(&a, &c);
+        c.run(&format!("SLAVEOF 127.0.0.1 {} FORCE", b.port())).expect_ok();
+        wait_for("C to be told to wait", DEADLINE, || c.replication().text.contains("has yet to get as far as"));
+        assert!(all(&c, &Reply::bulk(value)));
+        if value == "first" {
+            link.restore();
+            wait_for("C to have B's data", DEADLINE, || {
+                assert!(all(&c, &Reply::bulk(value)), "C went back");
+                c.replication().is_connected()
+            });
+            c.slaveof(a.port());
+        }
+    }
+    b.slaveof_no_one();
+    wait_synced(&b, &c);
+    assert!(all(&c, &Reply::bulk("first")));
 }
 
 /// The master writes faster than the replica loads, and would purge its log at once: one full sync is enough all the same.
