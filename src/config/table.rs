@@ -192,13 +192,13 @@ settings! {
         "Bytes of buffers of all clients together beyond which those with the largest are disconnected; 0 = no limit.";
 
     // The engine.
-    cache: usize = "cache", Kind::Size { min: 0, max: TIB }, "64M", AtStart,
+    cache: usize = "cache", Kind::Size { min: 0, max: TIB }, "128M", AtStart,
         "Bytes for the cache of hot keys and small values in front of the engine; 0 = off.";
-    block_cache: usize = "block-cache", Kind::Size { min: MIB, max: TIB }, "128M", AtStart,
+    block_cache: usize = "block-cache", Kind::Size { min: MIB, max: TIB }, "64M", AtStart,
         "Bytes for the engine's cache of data blocks, all slots together.";
-    write_buffer_size: usize = "write-buffer-size", Kind::Size { min: 64 * KIB, max: 4 * GIB }, "64M", AtStart,
+    write_buffer_size: usize = "write-buffer-size", Kind::Size { min: 64 * KIB, max: 4 * GIB }, "16M", AtStart,
         "Bytes of writes a slot gathers in memory before it flushes them to a file.";
-    max_write_buffer_size: u64 = "max-write-buffer-size", Kind::Size { min: MIB, max: TIB }, "256M", AtOnce,
+    max_write_buffer_size: u64 = "max-write-buffer-size", Kind::Size { min: MIB, max: TIB }, "128M", AtOnce,
         "Bytes of binlog, all slots together, that may be ahead of the engines' files; bounds memory and recovery time.";
     max_background_jobs: u32 = "max-background-jobs", Kind::Integer { min: 1, max: 256 }, "2", AtStart,
         "Threads that flush and compact, all slots together.";
