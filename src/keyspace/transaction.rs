@@ -125,6 +125,8 @@ pub struct Transaction<'k> {
     keyspace: &'k Keyspace,
     /// Stripes of uncommitted writes, and of the running command.
     held: Vec<(usize, StripeGuard<'k>)>,
+    /// Which stripes may be among these.
+    may_hold: StripeFilter,
     /// In the place of `held`: everything.
     all: Option<Everything<'k>>,
     parts: Vec<Part<'k>>,
@@ -168,6 +170,26 @@ impl Undurable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// A set of stripes that may hold more than was put in: looking through all that a turn holds, for each key, would take longer.
+#[derive(Default)]
+struct StripeFilter([u64; 16]);
+
+impl StripeFilter {
+    fn place(stripe: usize) -> (usize, u64) {
+        (stripe / 64 % 16, 1 << (stripe % 64))
+    }
+
+    fn insert(&mut self, stripe: usize) {
+        let (word, bit) = Self::place(stripe);
+        self.0[word] |= bit;
+    }
+
+    fn contains(&self, stripe: usize) -> bool {
+        let (word, bit) = Self::place(stripe);
+        self.0[word] & bit != 0
     }
 }
 
@@ -258,6 +280,7 @@ impl<'k> Transaction<'k> {
         Transaction {
             keyspace,
             held: Vec::new(),
+            may_hold: StripeFilter::default(),
             all: None,
             parts: Vec::new(),
             command_spans: false,
@@ -315,18 +338,19 @@ impl<'k> Transaction<'k> {
         for (db, key) in keys {
             let stripe = locks.stripe(key);
             self.stripes.push(stripe);
-            if self.held.iter().any(|(held, _)| *held == stripe) {
+            if self.is_held(stripe) {
                 self.rests_on.add(self.keyspace.slot(db, key));
             }
         }
         self.stripes.sort_unstable();
         self.stripes.dedup();
         if self.held.is_empty() {
-            for &stripe in &self.stripes {
+            for nth in 0..self.stripes.len() {
+                let stripe = self.stripes[nth];
                 match locks.lock_patiently(stripe, exclusive) {
-                    Some(guard) => self.held.push((stripe, guard)),
+                    Some(guard) => self.hold(stripe, guard),
                     None => {
-                        self.held.clear();
+                        self.let_go();
                         return Locked::Busy;
                     }
                 }
@@ -334,13 +358,14 @@ impl<'k> Transaction<'k> {
             return Locked::Yes;
         }
         let before = self.held.len();
-        for &stripe in &self.stripes {
+        for nth in 0..self.stripes.len() {
+            let stripe = self.stripes[nth];
             // What is held at this point is held exclusively.
-            if self.held[..before].iter().any(|(s, _)| *s == stripe) {
+            if self.is_held(stripe) {
                 continue;
             }
             match locks.try_lock(stripe, exclusive) {
-                Some(guard) => self.held.push((stripe, guard)),
+                Some(guard) => self.hold(stripe, guard),
                 None => {
                     self.held.truncate(before);
                     return Locked::CommitFirst;
@@ -361,11 +386,25 @@ impl<'k> Transaction<'k> {
         self.rests_on = RestsOn::Nothing;
     }
 
+    fn is_held(&self, stripe: usize) -> bool {
+        self.may_hold.contains(stripe) && self.held.iter().any(|(held, _)| *held == stripe)
+    }
+
+    fn hold(&mut self, stripe: usize, guard: StripeGuard<'k>) {
+        self.may_hold.insert(stripe);
+        self.held.push((stripe, guard));
+    }
+
+    fn let_go(&mut self) {
+        self.held.clear();
+        self.may_hold = StripeFilter::default();
+    }
+
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
     /// pending. May wait for other clients' commands; [`Locked::Busy`] if in vain.
     pub fn lock_plan(&mut self, plan: &mut LockPlan) -> Locked {
         self.end_command();
-        self.held.clear();
+        self.let_go();
         self.all = None;
         self.command_spans = true;
         if plan.everything {
@@ -379,9 +418,9 @@ impl<'k> Transaction<'k> {
         let locks = &self.keyspace.locks;
         for &(stripe, exclusive) in &plan.stripes {
             match locks.lock_patiently(stripe, exclusive) {
-                Some(guard) => self.held.push((stripe, guard)),
+                Some(guard) => self.hold(stripe, guard),
                 None => {
-                    self.held.clear();
+                    self.let_go();
                     return Locked::Busy;
                 }
             }
@@ -401,7 +440,7 @@ impl<'k> Transaction<'k> {
             Some(_) => Ok(()),
             None => {
                 let guard = self.keyspace.locks.try_lock(stripe, exclusive).ok_or(conflict)?;
-                self.held.push((stripe, guard));
+                self.hold(stripe, guard);
                 Ok(())
             }
         }
@@ -427,7 +466,7 @@ impl<'k> Transaction<'k> {
         self.held.retain(|(_, guard)| matches!(guard, StripeGuard::Exclusive(_)));
         if self.parts.is_empty() {
             // Exclusive stripes of a command that in the end wrote nothing.
-            self.held.clear();
+            self.let_go();
         }
         self.close_drafts();
         self.rests_on = RestsOn::Nothing;
@@ -738,7 +777,7 @@ impl<'k> Transaction<'k> {
 
     fn release(&mut self) {
         self.command_spans = false;
-        self.held.clear();
+        self.let_go();
         self.all = None;
         self.released = false;
         self.bytes = 0;
