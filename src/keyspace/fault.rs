@@ -3,6 +3,7 @@
 //! | what is wrong | reads | writes | until |
 //! | --- | --- | --- | --- |
 //! | log or engine failed at a write or sync; the log cannot be replayed | go on | refused | a restart that recovers the slot |
+//! | the disk is full ([`Slot::no_space`]) | go on | tried, refused with MISCONF | there is room: it goes on by itself |
 //! | a file of the engine is damaged | go on, an error where they meet the damage | refused | other data take their place |
 //! | the engine cannot be opened | refused | refused | other data take their place |
 //! | a file of the log is damaged, the engine is whole | go on | go on | at once: a new log begins at the log's end |
