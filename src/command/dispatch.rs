@@ -32,6 +32,8 @@ use crate::{
 
 /// Commands after which an open group is committed.
 const MAX_GROUP_COMMANDS: usize = 256;
+/// Keys that are held after which an open group is committed.
+const MAX_GROUP_KEYS: usize = 1024;
 /// Bytes of pending writes after which an open group is committed.
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Bytes of arguments that a command may have which runs on the thread that read it: to copy and log more takes long.
@@ -55,6 +57,8 @@ pub enum Outcome {
     Block(Wait),
     /// Runs this one again when CLIENT PAUSE is over.
     Held,
+    /// Runs this one again, in a turn of its own: it may have to wait for keys, and others wait for their replies.
+    Later,
     /// Writes the replies and ends.
     Close,
     /// Ends at once: the client is over a limit.
@@ -87,6 +91,8 @@ pub struct Pipeline<'t, 'a> {
     /// What may wait for the client.
     output: OutputLimits,
     on_pool: bool,
+    /// Whether the running command is told of later changes of what it reads.
+    keeps_what_it_reads: bool,
     retry: Retry,
     /// Whether it has changed keys that others wait for, and left them to its caller.
     woke: bool,
@@ -109,6 +115,8 @@ impl<'t, 'a> Pipeline<'t, 'a> {
     /// Begins a pipeline in a turn. To be ended by [`Pipeline::leave`].
     pub fn begin(turn: &'t mut Turn<'a>, session: &'t mut Session) -> Self {
         let server = turn.server;
+        // What was done for others is not to be counted as this one's.
+        turn.clock.lap();
         let mut own = Party::of(session);
         own.begin();
         own.reply.set_limit(usize::MAX);
@@ -117,12 +125,13 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         turn.tx.set_by(own.client.id());
         Pipeline {
             server,
-            began: turn.clock.last,
+            began: turn.clock.last(),
             turn,
             own,
             max_reply: server.config.max_reply_size(),
             output,
             on_pool: false,
+            keeps_what_it_reads: false,
             retry: Retry::No,
             woke: false,
             expired: Vec::new(),
@@ -149,12 +158,12 @@ impl<'t, 'a> Pipeline<'t, 'a> {
             self.server.events.tracking.limit();
             self.take_outbox();
         }
-        let start = self.own.reply.len();
+        self.own.scratch.start = self.own.reply.len();
         // Its class, and whether it wants replies, may have changed with the command before.
         self.own.reply.set_hard_limit(hard_limit(&self.output, self.own.client));
         let outcome = self.run_checked(args);
         if matches!(outcome, Outcome::Next | Outcome::Close) {
-            self.end_request(start, args);
+            self.end_request(args);
         }
         self.limit_output(outcome)
     }
@@ -175,13 +184,13 @@ impl<'t, 'a> Pipeline<'t, 'a> {
 
     /// How long the pipeline has been running, as of its last command.
     pub fn age(&self) -> Duration {
-        self.turn.clock.last - self.began
+        self.turn.clock.last() - self.began
     }
 
-    /// The request is done; `start` is where its reply begins.
-    fn end_request(&mut self, start: usize, args: &[Bytes]) {
+    /// The request is done.
+    fn end_request(&mut self, args: &[Bytes]) {
         if !self.own.client.wants_reply() {
-            self.silence(start, args);
+            self.silence(self.own.scratch.start, args);
         }
         if self.own.client.tracked.caching && self.own.client.multi.is_none() && !is_named(args, b"client") {
             self.own.client.tracked.caching = false;
@@ -287,13 +296,13 @@ impl<'t, 'a> Pipeline<'t, 'a> {
     /// Runs a command that [`Pipeline::run`] put off to the blocking pool. True when it has to wait after all.
     pub fn run_alone(&mut self, call: PoolCall, args: &[Bytes]) -> Outcome {
         self.on_pool = true;
-        let start = self.own.reply.len();
+        self.own.scratch.start = self.own.reply.len();
         let outcome = match self.server.commands.get(call.0) {
             Some(command) => self.execute(command, args),
             None => Outcome::Next,
         };
         if matches!(outcome, Outcome::Next | Outcome::Close) {
-            self.end_request(start, args);
+            self.end_request(args);
         }
         self.limit_output(outcome)
     }
@@ -304,9 +313,9 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         // What its command sends to the client itself must not overtake the reply.
         let info = session.client.info().clone();
         info.hold_outbox(true);
-        let start = session.reply.len();
         let mut turn = Turn::begin(server);
         let mut pipeline = Pipeline::begin(&mut turn, session);
+        pipeline.own.scratch.start = pipeline.own.reply.len();
         pipeline.retry = Retry::Yes;
         if let Lookup::Found(command) = server.commands.lookup(args) {
             // What else is checked was when it began to wait.
@@ -324,7 +333,7 @@ impl<'t, 'a> Pipeline<'t, 'a> {
             Retry::Busy => Ran::Busy,
         };
         if ran == Ran::Served {
-            pipeline.end_request(start, args);
+            pipeline.end_request(args);
             pipeline.limit_output(Outcome::Next);
         }
         let (woke, expired) = (pipeline.woke, std::mem::take(&mut pipeline.expired));
@@ -354,6 +363,9 @@ impl<'t, 'a> Pipeline<'t, 'a> {
 
     fn execute(&mut self, command: &'a Command, args: &[Bytes]) -> Outcome {
         if command.spec.flags.has(Flags::PLANNED) {
+            if self.turn.keeps_others() {
+                return Outcome::Later;
+            }
             return self.execute_planned(command, args);
         }
         let keyed = !command.spec.keys.is_none();
@@ -362,8 +374,9 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         }
         if keyed {
             match self.lock(command, args) {
-                Ok(true) => {}
-                Ok(false) => return self.busy(command),
+                Ok(Locked::Yes) => {}
+                Ok(Locked::CommitFirst) => return Outcome::Later,
+                Ok(Locked::Busy) => return self.busy(command),
                 Err(error) => return self.refuse(Some(command), &error),
             }
         } else {
@@ -377,7 +390,8 @@ impl<'t, 'a> Pipeline<'t, 'a> {
             self.commit();
         }
         let (bytes, commands) = self.turn.tx.size();
-        let full = self.turn.tx.pending() && (bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS);
+        let full = bytes >= MAX_GROUP_BYTES || commands >= MAX_GROUP_COMMANDS || self.turn.tx.held() >= MAX_GROUP_KEYS;
+        let full = self.turn.tx.pending() && (full || self.turn.tx.has_failed());
         // Who waits for what was written is served before the next command runs.
         if full || self.turn.tx.is_awaited() {
             self.commit();
@@ -406,6 +420,7 @@ impl<'t, 'a> Pipeline<'t, 'a> {
                 // Nothing has happened: whoever takes it up finds what it began with.
                 self.turn.tx.abort();
                 self.turn.after.clear();
+                self.turn.resting.clear();
                 self.own.client.select(db);
                 self.own.client.multi = multi;
                 if let Suspend::Conflict(conflict) = **suspend {
@@ -490,6 +505,7 @@ impl<'t, 'a> Pipeline<'t, 'a> {
                 self.own.reply.truncate(start);
                 // It counts when it comes to its end.
                 self.turn.after.truncate(events);
+                self.turn.resting.truncate(events);
                 self.own.client.tally.commands -= 1;
                 self.turn.clock.lap();
                 return result;
@@ -502,7 +518,9 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         }
         // What a planned command has read is not known here; nobody else is in its group.
         let planned = spec.flags.has(Flags::PLANNED) && self.turn.tx.pending();
-        self.own.mark(start, if planned { RestsOn::Several } else { self.turn.tx.rests_on() });
+        let on = if planned { RestsOn::EVERYTHING } else { self.turn.tx.rests_on() };
+        self.own.mark(start, on);
+        self.turn.resting.resize(self.turn.after.len(), on);
         let passed = waited + self.turn.clock.lap();
         let wrote = command.spec.flags.has(Flags::WRITE);
         let now = self.turn.clock.now();
@@ -544,13 +562,15 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         }
     }
 
-    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise. False when they cannot be had
-    /// at all, because a script that does not end holds them; an error when they are to be written and cannot be.
-    fn lock(&mut self, command: &Command, args: &[Bytes]) -> Result<bool, CommandError> {
+    /// Takes the keys that the request names. Commits the open group first when they cannot be had otherwise, and says so when others wait for
+    /// their replies: to wait is not for this turn. [`Locked::Busy`] when a script that does not end holds them; an error when they are to be
+    /// written and cannot be.
+    fn lock(&mut self, command: &Command, args: &[Bytes]) -> Result<Locked, CommandError> {
         let exclusive = command.spec.flags.has(Flags::WRITE);
         let db = self.own.client.db();
+        self.keeps_what_it_reads = !exclusive && (self.own.client.tracked.is_on() || command.spec.name == "watch");
         match command.spec.keys {
-            Keys::None => Ok(true),
+            Keys::None => Ok(Locked::Yes),
             Keys::Range { first, last, step } => {
                 let positions = Keys::range(first, last, step, args.len());
                 self.lock_keys(positions.filter_map(|at| args.get(at)).map(|key| (db, &**key)), exclusive)
@@ -572,15 +592,21 @@ impl<'t, 'a> Pipeline<'t, 'a> {
         &mut self,
         keys: impl Iterator<Item = (usize, &'k [u8])> + Clone,
         exclusive: bool,
-    ) -> Result<bool, CommandError> {
+    ) -> Result<Locked, CommandError> {
         if exclusive {
             self.turn.tx.check_open(keys.clone())?;
         }
         loop {
             match self.turn.tx.lock(keys.clone(), exclusive) {
-                Locked::Yes => return Ok(true),
-                Locked::Busy => return Ok(false),
-                Locked::CommitFirst => self.commit(),
+                // What it watches, or keeps, must not seem to change by what it has seen.
+                Locked::Yes if self.keeps_what_it_reads && self.turn.tx.rests_on() != RestsOn::NOTHING => self.commit(),
+                Locked::CommitFirst => {
+                    self.commit();
+                    if self.turn.keeps_others() {
+                        return Ok(Locked::CommitFirst);
+                    }
+                }
+                locked => return Ok(locked),
             }
         }
     }

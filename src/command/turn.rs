@@ -32,6 +32,8 @@ pub struct Turn<'a> {
     pub(super) tx: Transaction<'a>,
     /// What is to happen once the open group is committed.
     pub(super) after: Vec<After>,
+    /// On what each of these rests.
+    pub(super) resting: Vec<RestsOn>,
     pub(super) clock: Clock,
     /// The sessions whose pipelines have ended.
     ended: Vec<Box<Session>>,
@@ -62,6 +64,8 @@ pub(super) struct Party<'s> {
 pub struct Scratch {
     pub(super) keys: Vec<KeyRef>,
     pub(super) marks: Vec<Mark>,
+    /// Where the reply of the running request begins.
+    pub(super) start: usize,
     /// Index in the marks of the first one of the open group; those before it are committed but not yet durable.
     open: usize,
     pub(super) calls: Calls,
@@ -98,7 +102,7 @@ pub(super) struct Mark {
 pub(super) struct Clock {
     begin: Instant,
     begin_unix_ms: u64,
-    pub last: Instant,
+    last: Instant,
 }
 
 impl Clock {
@@ -110,6 +114,11 @@ impl Clock {
     /// Unix ms at the last lap.
     pub fn now(&self) -> u64 {
         self.begin_unix_ms + (self.last - self.begin).as_millis() as u64
+    }
+
+    /// The last lap.
+    pub fn last(&self) -> Instant {
+        self.last
     }
 
     /// Time since the last lap.
@@ -208,7 +217,7 @@ impl<'s> Party<'s> {
 
     /// What the reply from `start` on says may rest on what is not committed.
     pub fn mark(&mut self, start: usize, on: RestsOn) {
-        if on != RestsOn::Nothing {
+        if on != RestsOn::NOTHING {
             self.scratch.marks.push(Mark { start, end: self.reply.len(), on });
         }
     }
@@ -220,27 +229,33 @@ impl<'s> Party<'s> {
     }
 
     /// Puts the error in the place of every reply from mark `first` on that falls with these slots.
-    fn fail_from(&mut self, server: &Server, first: usize, error: keyspace::Error, slots: &[(usize, usize)]) {
+    fn fail_from(&mut self, server: &Server, first: usize, error: keyspace::Error, failed: RestsOn) {
         let marks = self.scratch.marks.split_off(first.min(self.scratch.marks.len()));
         let Some(begin) = marks.first().map(|mark| mark.start) else { return };
+        let running_from = self.scratch.start;
         let text = CommandError::from(error).to_string();
         let written = self.reply.as_slice().get(begin..).unwrap_or_default().to_vec();
         self.reply.truncate(begin);
-        let (mut at, mut failed) = (begin, 0);
+        let (mut at, mut count) = (begin, 0);
         for mark in marks {
             self.reply.raw(written.get(at - begin..mark.start - begin).unwrap_or_default());
-            at = mark.start;
-            if mark.on.falls_with(slots) {
+            let start = self.reply.len();
+            if mark.on.falls_with(failed) {
                 self.reply.error(&text);
                 at = mark.end;
-                failed += 1;
+                count += 1;
             } else {
-                let start = self.reply.len();
-                self.scratch.marks.push(Mark { start, end: start + (mark.end - mark.start), on: mark.on });
+                self.reply.raw(written.get(mark.start - begin..mark.end - begin).unwrap_or_default());
+                at = mark.end;
+                self.scratch.marks.push(Mark { start, end: self.reply.len(), on: mark.on });
+            }
+            if mark.end <= running_from {
+                // The reply of the running request begins that much later, or earlier.
+                self.scratch.start = running_from + self.reply.len() - mark.end;
             }
         }
         self.reply.raw(written.get(at - begin..).unwrap_or_default());
-        server.stats.errors.count(&text, failed);
+        server.stats.errors.count(&text, count);
     }
 
     /// The pipeline is over, `args` are those of its last command; what it wrote may still be uncommitted.
@@ -253,10 +268,8 @@ impl<'s> Party<'s> {
 
     /// The open group is committed, or has failed. `share`: of the time which that took.
     fn committed(&mut self, turn: &Committed<'_>) {
-        if let Some(share) = turn.share {
-            self.scratch.calls.waited(share);
-        }
         if self.scratch.wrote {
+            self.scratch.calls.waited(turn.share.unwrap_or_default());
             turn.written.iter().for_each(|&(slot, index)| self.client.written.note(slot, index));
             self.scratch.wrote = false;
         }
@@ -288,8 +301,7 @@ impl<'s> Party<'s> {
 struct Committed<'c> {
     server: &'c Server,
     result: &'c Result<(), keyspace::Error>,
-    /// The slots in which it failed; none = all.
-    failed_in: &'c [(usize, usize)],
+    failed_in: RestsOn,
     /// The last record of each slot that was committed to.
     written: &'c [((usize, usize), u64)],
     /// Each party's share of the time, if there was anything to commit.
@@ -304,6 +316,7 @@ impl<'a> Turn<'a> {
             server,
             tx: server.keyspace.transaction(),
             after: Vec::new(),
+            resting: Vec::new(),
             clock: Clock::start(&server.keyspace),
             ended: Vec::new(),
             settled: 0,
@@ -314,6 +327,11 @@ impl<'a> Turn<'a> {
     /// Whether another pipeline may join.
     pub fn has_room(&self) -> bool {
         self.tx.held() < MAX_KEYS && self.clock.last - self.clock.begin < MAX_AGE
+    }
+
+    /// Whether pipelines have ended in it whose replies wait for its end.
+    pub(super) fn keeps_others(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Takes a session whose pipeline has ended by [`super::Pipeline::leave`].
@@ -327,26 +345,26 @@ impl<'a> Turn<'a> {
         let server = self.server;
         let (wrote, awaited) = (self.tx.pending(), self.tx.take_awaited());
         let result = self.tx.commit();
+        let failed_in = self.tx.failed_in();
         let open = self.ended.get_mut(self.settled..).unwrap_or_default();
-        let parties = open.len() + usize::from(own.is_some());
+        let own_wrote = own.as_ref().is_some_and(|own| own.scratch.wrote);
+        let parties = open.iter().filter(|session| session.scratch.wrote).count() + usize::from(own_wrote);
         let share = wrote.then(|| self.clock.lap() / (parties.max(1) as u32));
         let written: Vec<_> = match wrote {
             true => self.tx.committed().map(|(slot, index)| ((slot.db(), slot.number()), index)).collect(),
             false => Vec::new(),
         };
         let after = std::mem::take(&mut self.after);
-        if result.is_ok() {
-            after.into_iter().for_each(|after| server.after_commit(after));
-            self.awaits_sync |= wrote && server.config.sync() == SyncMode::Always;
+        let resting = std::mem::take(&mut self.resting).into_iter().chain(std::iter::repeat(RestsOn::EVERYTHING));
+        for (after, on) in after.into_iter().zip(resting) {
+            if !on.falls_with(failed_in) {
+                server.after_commit(after);
+            }
         }
-        let committed = Committed {
-            server,
-            result: &result,
-            failed_in: self.tx.failed_in(),
-            written: &written,
-            share,
-            awaits_sync: self.awaits_sync,
-        };
+        // Also of a commit that failed in some slots only.
+        self.awaits_sync |= wrote && failed_in != RestsOn::EVERYTHING && server.config.sync() == SyncMode::Always;
+        let committed =
+            Committed { server, result: &result, failed_in, written: &written, share, awaits_sync: self.awaits_sync };
         open.iter_mut().for_each(|session| Party::of(session).committed(&committed));
         self.settled = self.ended.len();
         if let Some(own) = own.as_mut() {
@@ -392,7 +410,7 @@ impl<'a> Turn<'a> {
             for mut party in parties {
                 party.scratch.calls.waited(passed);
                 if let Err(error) = &durable {
-                    party.fail_from(server, 0, error.clone(), &[]);
+                    party.fail_from(server, 0, error.clone(), RestsOn::EVERYTHING);
                 }
             }
         }

@@ -317,12 +317,15 @@ pub(super) fn append_multi(held: &mut [HeldCommit<'_>], spans: &[Span]) -> Resul
             }
         }
     }
-    if held.first().is_some_and(|(slot, ..)| (slot.env.sync_always)()) && held.len() > 1 {
+    if held.first().is_some_and(|(slot, ..)| (slot.env.sync_always)()) {
         // Before any other record can follow: one that is durable must not stand behind a write that a power cut tears.
         // The logs have the record now, and the engines must follow, also where this fails: such a slot is closed, and whoever waits
         // for the record to be durable is told.
-        for ((slot, ..), Appended { end, .. }) in held.iter().zip(&done) {
-            drop(slot.sync_to(end.index));
+        let spanned = |part| spans.iter().any(|span| span.len() > 1 && span.iter().any(|member| member.0 == part));
+        for (part, ((slot, ..), Appended { end, .. })) in held.iter().zip(&done).enumerate() {
+            if spanned(part) {
+                drop(slot.sync_to(end.index));
+            }
         }
     }
     Ok(done)

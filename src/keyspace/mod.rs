@@ -12,6 +12,7 @@ mod error;
 mod expire;
 mod fault;
 mod generations;
+mod held;
 mod housekeeping;
 pub mod inspect;
 mod locks;

@@ -235,6 +235,11 @@ impl Slot {
         self.db
     }
 
+    /// Its bit in a set of slots.
+    pub(super) fn bit(&self) -> u64 {
+        1 << ((self.db * self.env.slots_per_database + self.number) % 64)
+    }
+
     /// Index of the database, as clients see it.
     pub fn shown_db(&self) -> usize {
         self.env.databases.shown(self.db)

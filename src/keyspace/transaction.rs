@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::commit::{SlotWrite, Span};
 use super::effect::{Effect, LIBRARIES_KEY, Read};
+use super::held::Held;
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
@@ -79,35 +80,22 @@ impl LockPlan {
     }
 }
 
-/// Which uncommitted writes what a command answers may rest on, its own included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RestsOn {
-    /// None.
-    #[default]
-    Nothing,
-    /// Those to this slot (database on disk, number).
-    Slot((usize, usize)),
-    /// Those to several.
-    Several,
-}
+/// Which uncommitted writes what a command answers may rest on, its own included: those to these slots. A bit a slot; slots beyond
+/// the 64th share theirs, so that it may be more than it seems, never less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestsOn(u64);
 
 impl RestsOn {
+    pub const NOTHING: RestsOn = RestsOn(0);
+    pub const EVERYTHING: RestsOn = RestsOn(u64::MAX);
+
     fn add(&mut self, slot: &Slot) {
-        let also = RestsOn::Slot((slot.db(), slot.number()));
-        *self = match *self {
-            RestsOn::Nothing => also,
-            same if same == also => also,
-            _ => RestsOn::Several,
-        };
+        self.0 |= slot.bit();
     }
 
-    /// Whether it may not stand after a commit that failed in these slots; in all, if none is named.
-    pub fn falls_with(self, failed: &[(usize, usize)]) -> bool {
-        match self {
-            RestsOn::Nothing => false,
-            RestsOn::Slot(slot) => failed.is_empty() || failed.contains(&slot),
-            RestsOn::Several => true,
-        }
+    /// Whether it does not stand after a commit that failed.
+    pub fn falls_with(self, failed: RestsOn) -> bool {
+        self.0 & failed.0 != 0
     }
 }
 
@@ -124,17 +112,15 @@ pub enum Conflict {
 pub struct Transaction<'k> {
     keyspace: &'k Keyspace,
     /// Stripes of uncommitted writes, and of the running command.
-    held: Vec<(usize, StripeGuard<'k>)>,
-    /// Which stripes may be among these.
-    may_hold: StripeFilter,
+    held: Held<'k>,
     /// In the place of `held`: everything.
     all: Option<Everything<'k>>,
     parts: Vec<Part<'k>>,
     /// Whether the running command may write keys of several slots.
     command_spans: bool,
     rests_on: RestsOn,
-    /// Slots in which the last commit failed.
-    failed_in: Vec<(usize, usize)>,
+    /// Where the last commit failed.
+    failed_in: RestsOn,
     /// Its records so far.
     span: Span,
     /// The records of pending commands that wrote several slots.
@@ -170,26 +156,6 @@ impl Undurable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-/// A set of stripes that may hold more than was put in: looking through all that a turn holds, for each key, would take longer.
-#[derive(Default)]
-struct StripeFilter([u64; 16]);
-
-impl StripeFilter {
-    fn place(stripe: usize) -> (usize, u64) {
-        (stripe / 64 % 16, 1 << (stripe % 64))
-    }
-
-    fn insert(&mut self, stripe: usize) {
-        let (word, bit) = Self::place(stripe);
-        self.0[word] |= bit;
-    }
-
-    fn contains(&self, stripe: usize) -> bool {
-        let (word, bit) = Self::place(stripe);
-        self.0[word] & bit != 0
     }
 }
 
@@ -252,7 +218,7 @@ impl Read for Reader<'_, '_> {
 /// Reads a key's elements and lets go of all locks as soon as the view is fixed.
 struct LastReader<'t, 'k> {
     slot: &'k Slot,
-    held: &'t mut Vec<(usize, StripeGuard<'k>)>,
+    held: &'t mut Held<'k>,
 }
 
 impl Read for LastReader<'_, '_> {
@@ -279,13 +245,12 @@ impl<'k> Transaction<'k> {
     pub(super) fn new(keyspace: &'k Keyspace) -> Transaction<'k> {
         Transaction {
             keyspace,
-            held: Vec::new(),
-            may_hold: StripeFilter::default(),
+            held: Held::default(),
             all: None,
             parts: Vec::new(),
             command_spans: false,
-            rests_on: RestsOn::Nothing,
-            failed_in: Vec::new(),
+            rests_on: RestsOn::NOTHING,
+            failed_in: RestsOn::NOTHING,
             span: Span::new(),
             spans: Vec::new(),
             stripes: Vec::new(),
@@ -323,9 +288,9 @@ impl<'k> Transaction<'k> {
         self.rests_on
     }
 
-    /// The slots in which the last commit failed; none = all that it concerned.
-    pub fn failed_in(&self) -> &[(usize, usize)] {
-        &self.failed_in
+    /// Where the last commit failed, if it did.
+    pub fn failed_in(&self) -> RestsOn {
+        self.failed_in
     }
 
     /// Begins a command on these keys (database and key), which it will write if `exclusive`.
@@ -334,41 +299,34 @@ impl<'k> Transaction<'k> {
         self.end_command();
         self.command_spans = exclusive && self.spans_slots(keys.clone());
         let locks = &self.keyspace.locks;
+        // Those that are not held. What is held at this point is held exclusively.
         self.stripes.clear();
         for (db, key) in keys {
             let stripe = locks.stripe(key);
-            self.stripes.push(stripe);
-            if self.is_held(stripe) {
-                self.rests_on.add(self.keyspace.slot(db, key));
+            match self.held.get(stripe) {
+                Some(_) => self.rests_on.add(self.keyspace.slot(db, key)),
+                None => self.stripes.push(stripe),
             }
+        }
+        if self.command_spans && self.rests_on != RestsOn::NOTHING {
+            // What it reads in one slot it may write in another: that must not outlive a commit which fails, or is torn, in the first.
+            return Locked::CommitFirst;
         }
         self.stripes.sort_unstable();
         self.stripes.dedup();
-        if self.held.is_empty() {
-            for nth in 0..self.stripes.len() {
-                let stripe = self.stripes[nth];
-                match locks.lock_patiently(stripe, exclusive) {
-                    Some(guard) => self.hold(stripe, guard),
-                    None => {
-                        self.let_go();
-                        return Locked::Busy;
-                    }
-                }
-            }
-            return Locked::Yes;
-        }
+        let patiently = self.held.is_empty();
         let before = self.held.len();
         for nth in 0..self.stripes.len() {
             let stripe = self.stripes[nth];
-            // What is held at this point is held exclusively.
-            if self.is_held(stripe) {
-                continue;
-            }
-            match locks.try_lock(stripe, exclusive) {
-                Some(guard) => self.hold(stripe, guard),
+            let guard = match patiently {
+                true => locks.lock_patiently(stripe, exclusive),
+                false => locks.try_lock(stripe, exclusive),
+            };
+            match guard {
+                Some(guard) => self.held.push(stripe, guard),
                 None => {
                     self.held.truncate(before);
-                    return Locked::CommitFirst;
+                    return if patiently { Locked::Busy } else { Locked::CommitFirst };
                 }
             }
         }
@@ -383,28 +341,14 @@ impl<'k> Transaction<'k> {
 
     /// Begins a command that needs no keys.
     pub fn begin_without_keys(&mut self) {
-        self.rests_on = RestsOn::Nothing;
-    }
-
-    fn is_held(&self, stripe: usize) -> bool {
-        self.may_hold.contains(stripe) && self.held.iter().any(|(held, _)| *held == stripe)
-    }
-
-    fn hold(&mut self, stripe: usize, guard: StripeGuard<'k>) {
-        self.may_hold.insert(stripe);
-        self.held.push((stripe, guard));
-    }
-
-    fn let_go(&mut self) {
-        self.held.clear();
-        self.may_hold = StripeFilter::default();
+        self.rests_on = RestsOn::NOTHING;
     }
 
     /// Begins a command that may come to need more than `plan`; all it writes is one write, whatever slots it spans. Nothing may be
     /// pending. May wait for other clients' commands; [`Locked::Busy`] if in vain.
     pub fn lock_plan(&mut self, plan: &mut LockPlan) -> Locked {
         self.end_command();
-        self.let_go();
+        self.held.clear();
         self.all = None;
         self.command_spans = true;
         if plan.everything {
@@ -418,9 +362,9 @@ impl<'k> Transaction<'k> {
         let locks = &self.keyspace.locks;
         for &(stripe, exclusive) in &plan.stripes {
             match locks.lock_patiently(stripe, exclusive) {
-                Some(guard) => self.hold(stripe, guard),
+                Some(guard) => self.held.push(stripe, guard),
                 None => {
-                    self.let_go();
+                    self.held.clear();
                     return Locked::Busy;
                 }
             }
@@ -435,12 +379,12 @@ impl<'k> Transaction<'k> {
         }
         let stripe = self.keyspace.locks.stripe(key);
         let conflict = Conflict::Stripe(stripe, exclusive);
-        match self.held.iter().find(|(s, _)| *s == stripe) {
-            Some((_, StripeGuard::Shared(_))) if exclusive => Err(conflict),
+        match self.held.get(stripe) {
+            Some(StripeGuard::Shared(_)) if exclusive => Err(conflict),
             Some(_) => Ok(()),
             None => {
                 let guard = self.keyspace.locks.try_lock(stripe, exclusive).ok_or(conflict)?;
-                self.hold(stripe, guard);
+                self.held.push(stripe, guard);
                 Ok(())
             }
         }
@@ -463,13 +407,13 @@ impl<'k> Transaction<'k> {
 
     /// Lets go of what the command before only read, and closes its records.
     fn end_command(&mut self) {
-        self.held.retain(|(_, guard)| matches!(guard, StripeGuard::Exclusive(_)));
+        self.held.let_go_of_shared();
         if self.parts.is_empty() {
             // Exclusive stripes of a command that in the end wrote nothing.
-            self.let_go();
+            self.held.clear();
         }
         self.close_drafts();
-        self.rests_on = RestsOn::Nothing;
+        self.rests_on = RestsOn::NOTHING;
         self.commands += 1;
     }
 
@@ -761,7 +705,7 @@ impl<'k> Transaction<'k> {
     /// Commits all pending writes and lets go of all keys. On an error none of them counts as acknowledged: a slot whose log could not
     /// take them has none of them.
     pub fn commit(&mut self) -> Result<(), Error> {
-        self.failed_in.clear();
+        self.failed_in = RestsOn::NOTHING;
         let result = match self.failed.take() {
             Some(error) => {
                 self.clear_parts();
@@ -770,6 +714,9 @@ impl<'k> Transaction<'k> {
             }
             None => self.commit_parts(),
         };
+        if result.is_err() && self.failed_in == RestsOn::NOTHING {
+            self.failed_in = RestsOn::EVERYTHING;
+        }
         self.early = false;
         self.release();
         result
@@ -777,7 +724,7 @@ impl<'k> Transaction<'k> {
 
     fn release(&mut self) {
         self.command_spans = false;
-        self.let_go();
+        self.held.clear();
         self.all = None;
         self.released = false;
         self.bytes = 0;
@@ -803,7 +750,7 @@ impl<'k> Transaction<'k> {
         } else if failed.is_empty() {
             failed.extend(parts.iter().map(|part| part.overlay.slot()));
         } else {
-            self.failed_in = failed.iter().map(|slot| (slot.db(), slot.number())).collect();
+            failed.iter().for_each(|slot| self.failed_in.add(slot));
         }
         let (uncertain, committed): (Vec<_>, Vec<_>) =
             parts.iter().partition(|part| failed.iter().any(|slot| part.is_of(slot)));

@@ -60,10 +60,12 @@ pub(super) enum Pause {
     Full,
     /// This command runs on the blocking pool.
     Pool(PoolCall),
-    /// This command waits.
-    Block(Wait),
+    /// This command waits, and its session is parked. With the replies before its own.
+    Block(Wait, Reply),
     /// The command in the arguments is held back by CLIENT PAUSE.
     Held,
+    /// The command in the arguments is to be run in a turn of its own.
+    Later,
     /// The connection ends.
     Close,
     /// The connection ends, and its replies are not written.
@@ -99,12 +101,12 @@ pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, info: Arc<Clie
 
 async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) -> io::Result<()> {
     let authenticated = server.config.requirepass().is_empty();
-    let mut session = Box::new(Session {
+    let mut session = Some(Box::new(Session {
         client: Client::new(info.clone(), authenticated),
         reply: Reply::new(2),
         scratch: Scratch::default(),
         undurable: Undurable::default(),
-    });
+    }));
     let mut input = Input::default();
     let mut args: Vec<Bytes> = Vec::new();
     let mut turn = Instant::now();
@@ -117,41 +119,42 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
         loop {
             info.set_busy(true);
             let (job, mut pause) = turns::take(&server, Job { session, input, args, again }).await?;
-            Job { session, input, args, again } = job;
+            Job { session, input, args, .. } = job;
             info.set_busy(false);
             if let Pause::Pool(call) = pause {
-                flush(&server, &stream, &info, &mut input, &mut session.reply).await?;
+                let mut running = session.take().ok_or_else(no_session)?;
+                flush(&server, &stream, &info, &mut input, &mut running.reply).await?;
                 info.set_busy(true);
                 let server_for_pool = server.clone();
                 (session, args, pause) = task::spawn_blocking(move || {
-                    let pause = run_alone(&server_for_pool, &mut session, call, &args);
+                    let pause = run_alone(&server_for_pool, &mut running, call, &args);
+                    let (session, pause) = park(&server_for_pool, running, pause);
                     (session, args, pause)
                 })
                 .await
                 .map_err(io::Error::other)?;
                 info.set_busy(false);
             }
-            if let Pause::Block(wait) = &pause {
-                match wait_for(&server, &mut stream, &info, &mut input, session, wait).await? {
-                    Some(served) => session = served,
-                    None => return stream.shutdown().await,
+            if let Pause::Block(wait, before) = &mut pause {
+                session = wait_for(&server, &mut stream, &info, &mut input, wait, before).await?;
+                if session.is_none() {
+                    return stream.shutdown().await;
                 }
             }
             if matches!(pause, Pause::Abort) || info.overran().is_some() {
                 return stream.shutdown().await;
             }
+            again = matches!(pause, Pause::Held | Pause::Later);
             // What they refer to is a part of the input buffer, which the next request may need to grow.
-            if !matches!(pause, Pause::Held) {
+            if !again {
                 args.clear();
             }
-            flush(&server, &stream, &info, &mut input, &mut session.reply).await?;
-            if matches!(pause, Pause::Held) {
-                if !hold(&server, &mut stream, &info, &mut input).await? {
-                    return stream.shutdown().await;
-                }
-                again = true;
+            let present = session.as_mut().ok_or_else(no_session)?;
+            flush(&server, &stream, &info, &mut input, &mut present.reply).await?;
+            if matches!(pause, Pause::Held) && !hold(&server, &mut stream, &info, &mut input).await? {
+                return stream.shutdown().await;
             }
-            if matches!(pause, Pause::Close) || session.client.is_closing() || info.closing() == Closing::Kill {
+            if matches!(pause, Pause::Close) || present.client.is_closing() || info.closing() == Closing::Kill {
                 return stream.shutdown().await;
             }
             if turn.elapsed() >= SLICE {
@@ -165,22 +168,33 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     }
 }
 
-/// Waits until a command is served, its time has run out, or somebody ends its wait; its reply is in the session. `None` when the connection is
-/// to end. What the client sends meanwhile is read, so that its leaving is noticed, and not executed.
+/// A session that is elsewhere: only while its command waits.
+fn no_session() -> io::Error {
+    io::Error::other("the session is elsewhere")
+}
+
+/// Parks the session if its command waits, at once: whoever changes the keys it waits for is to find it.
+pub(super) fn park(server: &Server, mut session: Box<Session>, pause: Pause) -> (Option<Box<Session>>, Pause) {
+    let Pause::Block(wait, _) = pause else { return (Some(session), pause) };
+    // Before its replies are written: who waits behind it must not have to wait for a client that reads slowly.
+    let empty = Reply::new(session.reply.proto());
+    let before = std::mem::replace(&mut session.reply, empty);
+    server.events.blocked.park(server, &wait, session);
+    (None, Pause::Block(wait, before))
+}
+
+/// Waits until a command that is parked is served, its time has run out, or somebody ends its wait; its reply is in the session. `None` when
+/// the connection is to end. What the client sends meanwhile is read, so that its leaving is noticed, and not executed.
 async fn wait_for(
     server: &Server,
     stream: &mut TcpStream,
     info: &ClientInfo,
     input: &mut Input,
-    mut session: Box<Session>,
     wait: &Wait,
+    before: &mut Reply,
 ) -> io::Result<Option<Box<Session>>> {
     let blocked = &server.events.blocked;
-    let empty = Reply::new(session.reply.proto());
-    let mut before = std::mem::replace(&mut session.reply, empty);
-    // Before its replies are written: who waits behind it must not have to wait for a client that reads slowly.
-    blocked.park(server, wait, session);
-    flush(server, stream, info, input, &mut before).await?;
+    flush(server, stream, info, input, before).await?;
     let timeout = async {
         match wait.deadline {
             Some(deadline) => time::sleep_until(deadline).await,
@@ -257,23 +271,34 @@ async fn hold(server: &Server, stream: &mut TcpStream, info: &ClientInfo, input:
 }
 
 /// Executes the whole requests that have been read until a pause is due. What they wrote is committed with the turn.
-pub(super) fn execute(turn: &mut Turn<'_>, job: &mut Job) -> Pause {
-    let Job { session, input, args, again } = job;
+pub(super) fn execute(
+    turn: &mut Turn<'_>,
+    session: &mut Session,
+    input: &mut Input,
+    args: &mut Vec<Bytes>,
+    again: bool,
+) -> Pause {
+    let mut again = again;
     let mut pipeline = Pipeline::begin(turn, session);
     input.fresh = false;
     let pause = loop {
         if pipeline.reply_len() >= MAX_REPLIES || pipeline.age() >= SLICE {
             break Pause::Full;
         }
-        let next =
-            if std::mem::take(again) { Ok(true) } else { input.parser.next(&mut input.buf, args, &pipeline.limits()) };
+        let next = if std::mem::take(&mut again) {
+            Ok(true)
+        } else {
+            input.parser.next(&mut input.buf, args, &pipeline.limits())
+        };
         match next {
             Ok(false) => break Pause::Starved,
             Ok(true) => match pipeline.run(args) {
                 Outcome::Next => {}
                 Outcome::Pool(call) => break Pause::Pool(call),
-                Outcome::Block(wait) => break Pause::Block(wait),
+                // Whoever ends the turn puts the replies before it here.
+                Outcome::Block(wait) => break Pause::Block(wait, Reply::new(2)),
                 Outcome::Held => break Pause::Held,
+                Outcome::Later => break Pause::Later,
                 Outcome::Close => break Pause::Close,
                 Outcome::Abort => break Pause::Abort,
             },
@@ -295,11 +320,11 @@ fn run_alone(server: &Server, session: &mut Session, call: PoolCall, args: &[Byt
     pipeline.leave(args);
     turn.end(session);
     match outcome {
-        Outcome::Block(wait) => Pause::Block(wait),
+        Outcome::Block(wait) => Pause::Block(wait, Reply::new(2)),
         Outcome::Close => Pause::Close,
         Outcome::Abort => Pause::Abort,
         // The pool is where a command is put off to, so it cannot be put off again; it was not held back before.
-        Outcome::Next | Outcome::Pool(_) | Outcome::Held => Pause::Full,
+        Outcome::Next | Outcome::Pool(_) | Outcome::Held | Outcome::Later => Pause::Full,
     }
 }
 

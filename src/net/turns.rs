@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task;
 
-use super::connection::{Input, Pause, execute};
+use super::connection::{Input, Pause, execute, park};
 use crate::command::Turn;
 use crate::command::blocking::Session;
 use crate::server::Server;
@@ -34,7 +34,8 @@ pub struct Turns {
 
 /// What a connection hands over to have it executed.
 pub(super) struct Job {
-    pub session: Box<Session>,
+    /// Not there when it comes back parked ([`Pause::Block`]).
+    pub session: Option<Box<Session>>,
     pub input: Input,
     pub args: Vec<Bytes>,
     /// Whether the command in the arguments is to be run before what is in the input.
@@ -51,7 +52,9 @@ struct Queue {
 }
 
 struct Waiting {
-    job: Job,
+    session: Box<Session>,
+    input: Input,
+    args: Vec<Bytes>,
     done: oneshot::Sender<(Job, Pause)>,
 }
 
@@ -81,16 +84,21 @@ fn thread_number() -> usize {
 
 /// Executes the whole requests that a connection has read, until a pause is due. What they wrote is committed, and as durable as it has to
 /// be, when this returns.
-pub(super) async fn take(server: &Arc<Server>, mut job: Job) -> io::Result<(Job, Pause)> {
+pub(super) async fn take(server: &Arc<Server>, job: Job) -> io::Result<(Job, Pause)> {
+    let Job { session, mut input, mut args, again } = job;
+    let mut session = session.ok_or_else(|| io::Error::other("a turn without a session"))?;
     let queue = server.turns.queue();
-    if !job.session.scratch.writes() || !queue.expects_company() {
+    // What is run again may have to wait, which must keep nobody else.
+    if again || !session.scratch.writes() || !queue.expects_company() {
         let mut turn = Turn::begin(server);
-        let pause = execute(&mut turn, &mut job);
-        turn.end(&mut job.session);
-        return Ok((job, pause));
+        let pause = execute(&mut turn, &mut session, &mut input, &mut args, again);
+        turn.end(&mut session);
+        let (session, pause) = park(server, session, pause);
+        return Ok((Job { session, input, args, again: false }, pause));
     }
+    let client = session.client.id();
     let (done, mut result) = oneshot::channel();
-    queue.waiting.lock().push_back(Waiting { job, done });
+    queue.waiting.lock().push_back(Waiting { session, input, args, done });
     task::yield_now().await;
     loop {
         match result.try_recv() {
@@ -98,10 +106,11 @@ pub(super) async fn take(server: &Arc<Server>, mut job: Job) -> io::Result<(Job,
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Closed) => return Err(io::Error::other("its turn was not ended")),
         }
-        if !queue.serve(server) {
+        if !queue.holds(client) {
             // Somebody else has it in hand.
             return result.await.map_err(io::Error::other);
         }
+        queue.serve(server);
     }
 }
 
@@ -112,27 +121,35 @@ impl Queue {
             || self.alone.fetch_add(1, Relaxed) % PROBE == PROBE - 1
     }
 
-    /// Takes a turn with those that wait, as many as it has room for. False if nobody waits.
-    fn serve(&self, server: &Arc<Server>) -> bool {
+    /// Whether what this client has handed over still waits. It is among the first, unless somebody has it.
+    fn holds(&self, client: u64) -> bool {
+        self.waiting.lock().iter().any(|waiting| waiting.session.client.id() == client)
+    }
+
+    /// Takes a turn with those that wait, as many as it has room for.
+    fn serve(&self, server: &Arc<Server>) {
         let mut turn = Turn::begin(server);
         let mut served = Vec::new();
         while turn.has_room()
-            && let Some(Waiting { mut job, done }) = self.next()
+            && let Some(Waiting { mut session, mut input, mut args, done }) = self.next()
         {
-            let pause = execute(&mut turn, &mut job);
-            let Job { session, input, args, .. } = job;
+            let pause = execute(&mut turn, &mut session, &mut input, &mut args, false);
             turn.join(session);
+            // Who waits must be parked before anybody can pass it over.
+            let ends = matches!(pause, Pause::Block(..) | Pause::Later);
             served.push((input, args, pause, done));
+            if ends {
+                break;
+            }
         }
-        if served.is_empty() {
-            return false;
+        if !served.is_empty() {
+            self.company.store(served.len(), Relaxed);
         }
-        self.company.store(served.len(), Relaxed);
         for (session, (input, args, pause, done)) in turn.finish().into_iter().zip(served) {
+            let (session, pause) = park(server, session, pause);
             // A connection that was dropped meanwhile has no use for it.
             let _ = done.send((Job { session, input, args, again: false }, pause));
         }
-        true
     }
 
     fn next(&self) -> Option<Waiting> {

@@ -261,26 +261,24 @@ fn nobody_waits_for_ever() {
 fn a_group_with_writes_over_slots_is_torn_between_them_only() {
     let live = tempfile::tempdir().unwrap();
     let keyspace = open(live.path());
-    let keys = keys(&keyspace);
-    set(&keyspace, &keys, "old").unwrap();
+    let first = keys(&keyspace);
+    set(&keyspace, &first, "old").unwrap();
     let before = positions(&keyspace);
-    // Which keys each command of the group writes.
+    // In which slots each command of the group writes a key of its own.
     let commands: [&[usize]; 6] = [&[0], &[0, 1], &[2], &[1, 2, 3], &[3], &[0, 3]];
+    let key = |nth: usize, slot: usize| {
+        let named = (0..).map(|n| Bytes::from(format!("command{nth}:{n}")));
+        { named }.find(|key| std::ptr::eq(&**keyspace.slot(0, key), &**keyspace.slot(0, &first[slot]))).unwrap()
+    };
+    let keys: Vec<Vec<Bytes>> =
+        commands.iter().enumerate().map(|(nth, slots)| slots.iter().map(|&slot| key(nth, slot)).collect()).collect();
     let mut tx = keyspace.transaction();
-    for (nth, command) in commands.iter().enumerate() {
-        let keys: Vec<Bytes> = command.iter().map(|&n| keys[n].clone()).collect();
+    for keys in &keys {
         assert_eq!(tx.lock(keys.iter().map(|k| (0, k.as_ref())), true), Locked::Yes);
-        keys.iter().for_each(|k| tx.set(0, k, Bytes::from(format!("{nth}")), None, 1).unwrap());
+        keys.iter().for_each(|k| tx.set(0, k, Bytes::from_static(b"new"), None, 1).unwrap());
     }
     tx.commit().unwrap();
     drop(tx);
-    // The last command that wrote each key, and each slot's records.
-    let expected = |commands: &[&[usize]]| -> Vec<Bytes> {
-        let last = |key: usize| commands.iter().rposition(|command| command.contains(&key));
-        (0..SLOTS).map(|key| last(key).map_or(Bytes::from("old"), |nth| Bytes::from(format!("{nth}")))).collect()
-    };
-    let values = |keyspace: &Keyspace| -> Vec<Bytes> { keys.iter().map(|key| value(keyspace, key).unwrap()).collect() };
-    assert_eq!(values(&keyspace), expected(&commands));
     let after = positions(&keyspace);
     for slot in 0..SLOTS {
         let records = commands.iter().filter(|command| command.contains(&slot)).count() as u64;
@@ -297,18 +295,13 @@ fn a_group_with_writes_over_slots_is_torn_between_them_only() {
             let log = crate::binlog::file_path(&image.path().join(format!("binlog/db0/{slot}/log-000001")), 0);
             std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(end).unwrap();
             let recovered = open(image.path());
-            let found = values(&recovered);
-            // What is there is what the group would have left without some of its commands; none of these by half.
-            let whole = (0..1 << commands.len()).any(|kept: u32| {
-                let kept: Vec<&[usize]> =
-                    (0..commands.len()).map(|nth| if kept & (1 << nth) != 0 { commands[nth] } else { &[] }).collect();
-                expected(&kept) == found
-            });
-            assert!(whole, "slot {slot} cut at {end}: {found:?}");
+            for keys in &keys {
+                let found = keys.iter().filter(|key| value(&recovered, key).is_some()).count();
+                assert!(found == 0 || found == keys.len(), "slot {slot} cut at {end}: {found} of {keys:?}");
+            }
             let kept = positions(&recovered);
             assert!(kept.iter().zip(&before).all(|(kept, before)| kept.index >= before.index));
-            set(&recovered, &keys, "again").unwrap();
-            assert_eq!(values(&recovered), vec!["again"; SLOTS]);
+            set(&recovered, &first, "again").unwrap();
         }
     }
 }
@@ -331,28 +324,42 @@ fn answers_rest_on_what_their_commands_wrote_or_read() {
     let dir = tempfile::tempdir().unwrap();
     let keyspace = open(dir.path());
     let keys = keys(&keyspace);
-    let slot = |n: usize| (keyspace.all_slots().nth(n).unwrap().db(), n);
     let mut tx = keyspace.transaction();
     let lock = |tx: &mut crate::keyspace::Transaction<'_>, of: &[usize], exclusive| {
         let keys: Vec<&[u8]> = of.iter().map(|&n| keys[n].as_ref()).collect();
-        assert_eq!(tx.lock(keys.iter().map(|k| (0, *k)), exclusive), Locked::Yes);
+        tx.lock(keys.iter().map(|k| (0, *k)), exclusive)
     };
-    lock(&mut tx, &[0], true);
-    assert_eq!(tx.rests_on(), RestsOn::Nothing);
+    assert_eq!(lock(&mut tx, &[0], true), Locked::Yes);
+    assert_eq!(tx.rests_on(), RestsOn::NOTHING);
     tx.set(0, &keys[0], Bytes::new(), None, 1).unwrap();
-    assert_eq!(tx.rests_on(), RestsOn::Slot(slot(0)));
-    lock(&mut tx, &[1], false);
-    assert_eq!(tx.rests_on(), RestsOn::Nothing, "it reads what nobody has changed");
-    lock(&mut tx, &[0, 1], false);
-    assert_eq!(tx.rests_on(), RestsOn::Slot(slot(0)), "it reads what is not committed");
+    let first = tx.rests_on();
+    assert_ne!(first, RestsOn::NOTHING);
+    assert_eq!(lock(&mut tx, &[1], false), Locked::Yes);
+    assert_eq!(tx.rests_on(), RestsOn::NOTHING, "it reads what nobody has changed");
+    assert_eq!(lock(&mut tx, &[0, 1], false), Locked::Yes);
+    assert_eq!(tx.rests_on(), first, "it reads what is not committed");
     tx.begin_without_keys();
-    assert_eq!(tx.rests_on(), RestsOn::Nothing);
-    lock(&mut tx, &[1, 2], true);
+    assert_eq!(tx.rests_on(), RestsOn::NOTHING);
+    assert_eq!(
+        lock(&mut tx, &[0, 2], true),
+        Locked::CommitFirst,
+        "it may carry what is not committed into another slot"
+    );
+    assert_eq!(lock(&mut tx, &[1, 2], true), Locked::Yes);
     tx.set(0, &keys[1], Bytes::new(), None, 1).unwrap();
+    let second = tx.rests_on();
     tx.set(0, &keys[2], Bytes::new(), None, 1).unwrap();
-    assert_eq!(tx.rests_on(), RestsOn::Several);
-    let falls = |on: RestsOn, slots: &[(usize, usize)]| on.falls_with(slots);
-    assert!(falls(RestsOn::Slot(slot(0)), &[]) && falls(RestsOn::Slot(slot(0)), &[slot(3), slot(0)]));
-    assert!(!falls(RestsOn::Slot(slot(0)), &[slot(3)]) && !falls(RestsOn::Nothing, &[]));
+    let both = tx.rests_on();
+    assert!(both.falls_with(second) && second.falls_with(both) && !both.falls_with(first) && both != second);
+    assert!(first.falls_with(RestsOn::EVERYTHING) && !RestsOn::NOTHING.falls_with(RestsOn::EVERYTHING));
     tx.commit().unwrap();
+    assert_eq!(tx.failed_in(), RestsOn::NOTHING);
+    // One of the slots fails.
+    drop(keyspace.db(0).slots()[1].close_for_writes("a test"));
+    for nth in [0, 1] {
+        assert_eq!(lock(&mut tx, &[nth], true), Locked::Yes);
+        tx.set(0, &keys[nth], Bytes::new(), None, 1).unwrap();
+    }
+    assert!(tx.commit().is_err());
+    assert_eq!(tx.failed_in(), second);
 }
