@@ -36,6 +36,7 @@ pub struct Turn<'a> {
     pub(super) resting: Vec<RestsOn>,
     pub(super) clock: Clock,
     /// The sessions whose pipelines have ended.
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
     ended: Vec<Box<Session>>,
     /// How many of these have nothing in the open group.
     settled: usize,

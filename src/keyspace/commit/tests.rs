@@ -287,7 +287,7 @@ fn a_group_with_writes_over_slots_is_torn_between_them_only() {
     for slot in 0..SLOTS {
         for end in before[slot].offset..=after[slot].offset {
             // Every length would take long; those around the records' ends are among these.
-            if end != after[slot].offset && (end - before[slot].offset) % 7 != 0 {
+            if end != after[slot].offset && !(end - before[slot].offset).is_multiple_of(7) {
                 continue;
             }
             let image = tempfile::tempdir().unwrap();
