@@ -171,7 +171,7 @@ impl Rig {
         // A flush that nobody asked for may have met it: then the operator is told.
         let noted = || {
             let log = self.master.output();
-            let errors = log
+            let mut errors = log
                 .get(logged..)
                 .unwrap_or_default()
                 .lines()
