@@ -24,6 +24,8 @@ mod replay;
 mod scan;
 mod slot;
 mod store;
+#[cfg(test)]
+mod testing;
 mod transaction;
 pub mod types;
 mod upkeep;
@@ -223,7 +225,7 @@ impl Keyspace {
         &slots[slot_of(key, slots.len())]
     }
 
-    /// A transaction for one pipeline.
+    /// A transaction: see [`Transaction`].
     pub fn transaction(&self) -> Transaction<'_> {
         Transaction::new(self)
     }

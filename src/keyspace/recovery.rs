@@ -343,29 +343,12 @@ impl<'s> Replay<'s> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
-    use super::super::{Keyspace, KeyspaceOptions, Locked};
+    use super::super::testing::{copy, open};
+    use super::super::{Keyspace, Locked};
     use super::*;
-    use crate::engine::EngineOptions;
 
     const KEYS: u32 = 16;
-
-    fn open(dir: &Path) -> Keyspace {
-        Keyspace::open(KeyspaceOptions {
-            db_path: dir.join("db"),
-            binlog_path: dir.join("binlog"),
-            databases: 1,
-            slots: 4,
-            cache: 1 << 20,
-            engine: EngineOptions::default(),
-            binlog_file_size: Box::new(|| 1 << 20),
-            sync_always: Box::new(|| false),
-            term: 1,
-            leading_from: Some(1),
-        })
-        .unwrap()
-    }
 
     fn key(n: u32) -> Bytes {
         Bytes::from(format!("key{n}"))
@@ -383,18 +366,6 @@ mod tests {
     fn values(keyspace: &Keyspace) -> Vec<Bytes> {
         let mut tx = keyspace.transaction();
         (0..KEYS).map(|n| tx.get(0, &key(n), 1).unwrap().unwrap().value).collect()
-    }
-
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).unwrap();
-            }
-        }
     }
 
     #[test]

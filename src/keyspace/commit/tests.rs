@@ -1,36 +1,18 @@
 //! Commits that fail, in whole or in part, and rights to commit that end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::super::testing::{SLOTS, copy, open};
 use super::super::types::hash;
-use super::super::{Effect, Error, Keyspace, KeyspaceOptions, LockPlan, Locked, RestsOn, Slot};
+use super::super::{Effect, Error, Keyspace, LockPlan, Locked, RestsOn, Slot};
 use crate::binlog::{Draft, Position, Writer, put_effect};
-use crate::engine::EngineOptions;
 
-const SLOTS: usize = 4;
 /// A guard against hanging.
 const DEADLINE: Duration = Duration::from_secs(120);
-
-fn open(dir: &Path) -> Keyspace {
-    Keyspace::open(KeyspaceOptions {
-        db_path: dir.join("db"),
-        binlog_path: dir.join("binlog"),
-        databases: 1,
-        slots: SLOTS,
-        cache: 1 << 20,
-        engine: EngineOptions::default(),
-        binlog_file_size: Box::new(|| 1 << 20),
-        sync_always: Box::new(|| false),
-        term: 1,
-        leading_from: Some(1),
-    })
-    .unwrap()
-}
 
 /// A key in each slot.
 fn keys(keyspace: &Keyspace) -> Vec<Bytes> {
@@ -302,18 +284,6 @@ fn a_group_with_writes_over_slots_is_torn_between_them_only() {
             let kept = positions(&recovered);
             assert!(kept.iter().zip(&before).all(|(kept, before)| kept.index >= before.index));
             set(&recovered, &first, "again").unwrap();
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
