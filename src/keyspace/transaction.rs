@@ -1,8 +1,10 @@
-//! A transaction: the commands of one pipeline, their locks and their writes, up to the commit. Hot path.
+//! A transaction: commands that are committed together, of one client or of several that take turns in it, their locks and their
+//! writes, up to the commit. Hot path.
 //!
 //! A command first takes its keys ([`Transaction::lock`]), then reads through the writes of the commands before it, and
 //! changes state only by effects, which are logged and applied in one. Key locks of writes are held until
-//! [`Transaction::commit`] returns, so no other client sees, or builds on, what is not committed.
+//! [`Transaction::commit`] returns, so nobody outside of the transaction sees, or builds on, what is not committed. Who does so inside
+//! of it is answered after the commit, and [`RestsOn`] says which answers do not stand when that fails.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

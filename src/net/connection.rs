@@ -1,4 +1,5 @@
-//! One connection: read, execute every whole request in the buffer, write the replies in one go. Hot path.
+//! One connection: read, execute every whole request in the buffer, alone or in a turn with others ([`super::turns`]), write the replies in
+//! one go. Hot path.
 //!
 //! Memory is bounded: replies beyond [`MAX_REPLIES`] are written before the next command runs. While the client does not read, what it sends is
 //! taken in up to `client-query-buffer-limit` and not executed: a client may send a pipeline of any length up to there before it reads
