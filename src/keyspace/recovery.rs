@@ -125,14 +125,14 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option
         if multis.is_empty() { replay.record(record) } else { Ok(()) }
     });
     if let Err(Error::BadEffect(why)) = &result {
-        slot.close_for_writes(format!("the binlog holds a record that cannot be replayed: {why}"));
-        return give_up(slot, &replay);
+        return stop_before_bad(slot, &mut replay, why).map(|()| (UNKNOWN_END, None));
     }
     let broken = matches!(&result, Err(Error::Engine(_)));
     let written = if broken { Ok(()) } else { replay.write() };
     if replay.store.engine.damage().is_some() {
         // The engine says so; what the log says cannot be built on it.
-        return give_up(slot, &replay);
+        give_up(slot, &replay);
+        return Ok((UNKNOWN_END, None));
     }
     written?;
     let replayed = replay.applied;
@@ -155,11 +155,26 @@ fn read_slot(slot: &Arc<Slot>, leading_from: Option<u32>) -> Result<(u64, Option
 }
 
 /// Leaves a slot at what its engine contains. Part of a record may be in the overlay, which is dropped.
-fn give_up(slot: &Slot, replay: &Replay<'_>) -> Result<(u64, Option<Opening>), Error> {
+fn give_up(slot: &Slot, replay: &Replay<'_>) {
     // Unknown if that is what cannot be read.
     let contained = replay.store.engine.applied().map_or(Position::START, |applied| applied.position);
     slot.publish(contained);
-    Ok((UNKNOWN_END, None))
+}
+
+/// Leaves a slot at the last record before one that cannot be applied. Nothing may be built on it.
+fn stop_before_bad(slot: &Slot, replay: &mut Replay<'_>, why: &str) -> Result<(), Error> {
+    slot.close_for_writes(format!("the binlog holds a record that cannot be replayed: {why}"));
+    let last_good = replay.applied.position.index;
+    let again = replay.rewind().and_then(|()| {
+        let dir = replay.store.log_dir().to_path_buf();
+        binlog::recover(&dir, replay.applied.position, |record| match record.end.index <= last_good {
+            true => replay.record(record),
+            false => Ok(()),
+        })?;
+        replay.write()
+    });
+    give_up(slot, replay);
+    if replay.store.engine.damage().is_some() { Ok(()) } else { again }
 }
 
 fn malformed(record: &Record<'_>) -> Error {
@@ -215,9 +230,13 @@ fn finish(opening: Opening, cut: Option<Position>) -> Result<(), Error> {
         let replayed = binlog::recover(&dir, replayed.position, |record| {
             if record.end.index <= last { replay.record(record) } else { Ok(()) }
         });
+        if let Err(Error::BadEffect(why)) = &replayed {
+            return stop_before_bad(&slot, &mut replay, why);
+        }
         let replayed = replayed.and_then(|_| replay.write());
         if replay.store.engine.damage().is_some() {
-            return give_up(&slot, &replay).map(drop);
+            give_up(&slot, &replay);
+            return Ok(());
         }
         replayed?;
     }
@@ -326,6 +345,14 @@ impl<'s> Replay<'s> {
         if self.overlay.len() >= BATCH_KEYS || self.bytes >= BATCH_BYTES {
             self.write()?;
         }
+        Ok(())
+    }
+
+    /// Forgets what is in the overlay.
+    fn rewind(&mut self) -> Result<(), Error> {
+        self.overlay.clear();
+        self.bytes = 0;
+        self.applied = self.store.engine.applied()?;
         Ok(())
     }
 

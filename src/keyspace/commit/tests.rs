@@ -106,10 +106,18 @@ fn what_is_pending_with_an_effect_that_failed_is_not_committed() {
 
 #[test]
 fn a_record_that_cannot_be_replayed_closes_its_slot() {
+    // What stands before it is replayed at once, or, as a part of a write over several slots, when all logs have been read.
+    [true, false].into_iter().for_each(stop_at_a_bad_record);
+}
+
+fn stop_at_a_bad_record(after_a_span: bool) {
     let dir = tempfile::tempdir().unwrap();
     let keyspace = open(dir.path());
     let keys = keys(&keyspace);
-    set(&keyspace, &keys, "old").unwrap();
+    match after_a_span {
+        true => set(&keyspace, &keys, "old").unwrap(),
+        false => keys.chunks(1).for_each(|key| set(&keyspace, key, "old").unwrap()),
+    }
     let tail = keyspace.db(0).slots()[2].position();
     let log = keyspace.db(0).slots()[2].store().as_ref().unwrap().log_dir().to_path_buf();
     assert!(keyspace.close(DEADLINE));
