@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use haypile::engine::{Applied, Collection, Engine, EngineOptions, Entry, Kept, Kind, Shared};
+use haypile::engine::{Applied, Batch, Collection, Engine, EngineOptions, Entry, Kept, Kind, Shared};
 use haypile::keyspace::NEVER_WRITTEN;
 
 use crate::node::{VALUE, VALUE_LEN, key};
@@ -49,8 +49,8 @@ fn collection() -> Collection {
 fn engine(dir: &Path, entry: &Entry, keys: u64) -> Engine {
     let shared = Arc::new(Shared::new(EngineOptions::default()));
     let engine = Engine::create(&dir.join("engine"), &shared, NEVER_WRITTEN, &Kept::default()).expect("an engine");
-    let mut batch = engine.batch();
-    (0..keys).for_each(|n| engine.stage(&mut batch, &key(n), Some(entry)).expect("an entry"));
+    let mut batch = Batch::default();
+    (0..keys).for_each(|n| batch.entry(&key(n), Some(entry)));
     engine.write(batch, Applied { time: 1, ..NEVER_WRITTEN }).expect("a write");
     engine
 }
@@ -62,8 +62,8 @@ fn stage(bencher: Bencher, held: &Held) {
     let engine = engine(dir.path(), &entry, 0);
     let keys: Vec<Bytes> = (0..BATCH).map(key).collect();
     bencher.counter(ItemsCount::new(BATCH)).counter(BytesCount::new(BATCH as usize * entry.value.len())).bench(|| {
-        let mut batch = engine.batch();
-        keys.iter().for_each(|key| engine.stage(&mut batch, key, Some(black_box(&entry))).expect("an entry"));
+        let mut batch = Batch::default();
+        keys.iter().for_each(|key| batch.entry(key, Some(black_box(&entry))));
         batch
     });
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use rocksdb::{DB, ErrorKind, Options, ReadOptions, properties};
 
-use super::{Engine, Error, FAMILIES};
+use super::batch::Family;
+use super::{Engine, Error};
 
 /// Entries between two looks at whether to stop.
 const STOP_EVERY: u64 = 1 << 16;
@@ -83,7 +84,8 @@ impl Engine {
 
     /// [`Engine::verify`] for a folder that is no open engine: a checkpoint.
     pub fn verify_folder(path: &Path, stop: &dyn Fn() -> bool) -> Result<(), Error> {
-        let db = DB::open_cf_for_read_only(&Options::default(), path, FAMILIES, false).map_err(Error::rocksdb(path))?;
+        let db = DB::open_cf_for_read_only(&Options::default(), path, Family::ALL.map(Family::name), false)
+            .map_err(Error::rocksdb(path))?;
         verify(&db, stop).map_err(Error::rocksdb(path))
     }
 }
@@ -91,8 +93,8 @@ impl Engine {
 /// An iterator over everything reads, and so checks, every data block.
 fn verify(db: &DB, stop: &dyn Fn() -> bool) -> Result<(), rocksdb::Error> {
     let mut entries = 0u64;
-    for name in FAMILIES {
-        let Some(family) = db.cf_handle(name) else { continue };
+    for family in Family::ALL {
+        let Some(family) = db.cf_handle(family.name()) else { continue };
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(READ_AHEAD);
@@ -118,7 +120,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::{Applied, EngineOptions, Entry, Kept, Shared};
+    use super::super::{Applied, Batch, EngineOptions, Entry, Kept, Shared};
     use super::*;
     use crate::binlog::Position;
 
@@ -142,9 +144,9 @@ mod tests {
 
     /// An engine with its keys in one flushed file each time `fill` is called.
     fn fill(engine: &Engine, index: u64) {
-        let mut batch = engine.batch();
+        let mut batch = Batch::default();
         for n in 0..KEYS {
-            engine.stage(&mut batch, &key(n), Some(&Entry::string(value(n), None))).unwrap();
+            batch.entry(&key(n), Some(&Entry::string(value(n), None)));
         }
         engine.write(batch, applied(index)).unwrap();
         engine.flush().unwrap();
@@ -273,8 +275,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("engine");
         let engine = Engine::create(&path, &shared(), applied(0), &Kept::default()).unwrap();
-        let mut batch = engine.batch();
-        engine.stage(&mut batch, b"k", Some(&Entry::string(value(1), None))).unwrap();
+        let mut batch = Batch::default();
+        batch.entry(b"k", Some(&Entry::string(value(1), None)));
         engine.write(batch, applied(1)).unwrap();
         // New files have no place to be.
         fs::rename(&path, dir.path().join("moved")).unwrap();

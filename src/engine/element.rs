@@ -16,7 +16,7 @@ use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{DB, ReadOptions, ReadTier};
 
-use super::META;
+use super::batch::Family;
 use super::encoding::{Collection, decode_header};
 use super::options::EXPIRY_GRACE_MS;
 
@@ -27,15 +27,6 @@ pub enum Space {
     Data,
     /// The members of sorted sets once more, ordered by score.
     Score,
-}
-
-impl Space {
-    pub(super) fn family(self) -> &'static str {
-        match self {
-            Space::Data => "data",
-            Space::Score => "score",
-        }
-    }
 }
 
 /// A version is the time at which a collection was made, ms, and this many bits to tell those of one ms apart.
@@ -113,7 +104,7 @@ impl OrphanFilter {
             return true;
         }
         let Some(db) = &self.db else { return true };
-        let Some(meta) = db.cf_handle(META) else { return true };
+        let Some(meta) = db.cf_handle(Family::Meta.name()) else { return true };
         let mut options = ReadOptions::default();
         options.set_read_tier(ReadTier::Persisted);
         // What cannot be read or understood is kept.

@@ -113,7 +113,16 @@ impl Entry {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Entry> {
         let header = decode_header(bytes)?;
-        let value = Bytes::copy_from_slice(bytes.get(header.len..)?);
+        Entry::checked(&header, Bytes::copy_from_slice(bytes.get(header.len..)?))
+    }
+
+    /// [`Entry::decode`] without a copy.
+    pub(super) fn decode_shared(bytes: &Bytes) -> Option<Entry> {
+        let header = decode_header(bytes)?;
+        Entry::checked(&header, bytes.slice(header.len..))
+    }
+
+    fn checked(header: &Header, value: Bytes) -> Option<Entry> {
         if header.has_elements {
             let collection = Collection::decode(&value)?;
             if header.chunked && collection.count > MAX_CHUNKED_LEN {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use rocksdb::{DB, Options, ReadOptions, WriteOptions, properties};
+use rocksdb::{DB, Options, ReadOptions, properties};
 
-use super::damage::Damage;
+use super::batch::Family;
 use super::element::OpenDb;
-use super::{APPLIED_KEY, DATABASES_KEY, Engine, Entry, Error, FAMILIES, LIBRARIES_KEY, META, SYSTEM, Shared, Space};
+use super::{APPLIED_KEY, DATABASES_KEY, Engine, Entry, Error, LIBRARIES_KEY, Shared, Space};
 
 /// Where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,27 +36,20 @@ impl Engine {
     pub fn open_read_only(path: &Path, shared: &Arc<Shared>) -> Result<Engine, Error> {
         let db_options = shared.db_options(false);
         let present = DB::list_cf(&Options::default(), path).map_err(Error::rocksdb(path))?;
-        if let Some(unknown) = present.iter().find(|name| !FAMILIES.contains(&name.as_str())) {
+        if let Some(unknown) = present.iter().find(|name| Family::ALL.iter().all(|family| family.name() != *name)) {
             let what = format!("holds the column family \"{unknown}\", which this build does not know");
             return Err(Error::Malformed { path: path.to_path_buf(), what });
         }
         let flushed_time = Arc::new(AtomicU64::new(0));
-        let families = present.iter().map(|name| {
-            let options = match name.as_str() {
-                SYSTEM => shared.system_options(),
-                META => shared.meta_options(flushed_time.clone()),
-                other if other == Space::Data.family() => {
-                    shared.element_options(Space::Data, flushed_time.clone(), OpenDb::default())
-                }
-                _ => shared.element_options(Space::Score, flushed_time.clone(), OpenDb::default()),
-            };
-            (name, options)
+        // A folder of an earlier version has fewer.
+        let families = Family::ALL.into_iter().filter(|family| present.iter().any(|name| name == family.name()));
+        let families = families.map(|family| {
+            let options = shared.family_options(family, &flushed_time, &OpenDb::default());
+            (family.name(), options)
         });
         let db = DB::open_cf_with_opts_for_read_only(&db_options, path, families, false);
         let db = Arc::new(db.map_err(Error::rocksdb(path))?);
-        let write_options = WriteOptions::default();
-        let damage = Damage::default();
-        Ok(Engine { db, path: path.to_path_buf(), write_options, flushed_time, damage, _shared: shared.clone() })
+        Ok(Engine::of(db, path, flushed_time, shared))
     }
 
     /// What it takes on disk.
@@ -64,7 +57,7 @@ impl Engine {
         let files = self.db.live_files().map_err(Error::rocksdb(&self.path))?;
         let mut found = OnDisk { files: files.len() as u64, ..OnDisk::default() };
         found.bytes = files.iter().map(|file| file.size as u64).sum();
-        for family in FAMILIES.iter().filter_map(|name| self.db.cf_handle(name)) {
+        for family in Family::ALL.iter().filter_map(|family| self.db.cf_handle(family.name())) {
             let keys = self.db.property_int_value_cf(family, properties::ESTIMATE_NUM_KEYS);
             found.estimated_keys += keys.map_err(Error::rocksdb(&self.path))?.unwrap_or(0);
         }
@@ -73,7 +66,7 @@ impl Engine {
 
     /// Calls `f` with all keys and their entries in the order of the keys; `None` where an entry is malformed.
     pub fn inspect_entries(&self, f: &mut dyn FnMut(&[u8], Option<Entry>)) -> Result<(), Error> {
-        self.inspect(META, &mut |key, value| {
+        self.inspect(Family::Meta, &mut |key, value| {
             f(key, Entry::decode(value));
             Step::Next
         })
@@ -81,13 +74,13 @@ impl Engine {
 
     /// Calls `f` with the keys of all elements of a space, in their order, and goes on where it says.
     pub fn inspect_elements(&self, space: Space, f: &mut dyn FnMut(&[u8]) -> Step) -> Result<(), Error> {
-        self.inspect(space.family(), &mut |key, _| f(key))
+        self.inspect(space.into(), &mut |key, _| f(key))
     }
 
     /// Keys that the slot holds about itself and that this build does not know.
     pub fn unknown_system_keys(&self) -> Result<Vec<Bytes>, Error> {
         let mut unknown = Vec::new();
-        self.inspect(SYSTEM, &mut |key, _| {
+        self.inspect(Family::System, &mut |key, _| {
             if ![APPLIED_KEY, DATABASES_KEY, LIBRARIES_KEY].contains(&key) {
                 unknown.push(Bytes::copy_from_slice(key));
             }
@@ -96,9 +89,9 @@ impl Engine {
         Ok(unknown)
     }
 
-    fn inspect(&self, family: &str, f: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), Error> {
+    fn inspect(&self, family: Family, f: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), Error> {
         // A folder of an earlier version has fewer families.
-        let Some(family) = self.db.cf_handle(family) else { return Ok(()) };
+        let Some(family) = self.db.cf_handle(family.name()) else { return Ok(()) };
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_verify_checksums(true);

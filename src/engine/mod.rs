@@ -1,10 +1,12 @@
 //! The engine of a slot: a RocksDB without a WAL of its own, which always knows which binlog record it contains up to.
 //!
-//! Every write batch sets the slot's [`Applied`] state (position and record time) beside the data, and all
-//! column families are flushed atomically: whatever a crash leaves on disk is the state after exactly one record.
+//! Writes are gathered in a [`buffer`] and given to RocksDB when the slot is flushed, in one batch that also sets the slot's [`Applied`]
+//! state (position and record time); all column families are flushed atomically. So whatever a crash leaves on disk is the state after
+//! exactly one record.
 //! The engine knows nothing of commands, replication or sockets. Encodings: docs/encodings.md.
 
 mod batch;
+mod buffer;
 mod damage;
 pub mod element;
 mod encoding;
@@ -12,12 +14,15 @@ mod error;
 pub mod inspect;
 mod options;
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions, properties,
@@ -25,6 +30,8 @@ use rocksdb::{
 
 use crate::binlog::Position;
 use crate::disk::{self, Point};
+use batch::Family;
+use buffer::{Buffers, Frozen, Merge, Range, Value};
 use damage::Damage;
 use element::OpenDb;
 
@@ -34,18 +41,12 @@ pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
 pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
 
-/// Keys, with type, expiry and, for strings, the value.
-const META: &str = "meta";
-/// What the slot knows about itself.
-const SYSTEM: &str = "default";
 /// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
 const NO_FLUSH: u64 = u64::MAX;
 /// How often a flush under way is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// How long a flush that has failed is waited for while RocksDB tries it again.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
-/// All families, which are flushed together.
-const FAMILIES: [&str; 4] = [SYSTEM, META, "data", "score"];
 const APPLIED_KEY: &[u8] = b"applied";
 const DATABASES_KEY: &[u8] = b"databases";
 const LIBRARIES_KEY: &[u8] = b"libraries";
@@ -78,6 +79,7 @@ impl Applied {
 pub struct EngineSizes {
     /// Files with data.
     pub files: u64,
+    /// Write buffers, RocksDB's and those in front of it.
     pub memtables: u64,
     /// Indexes and filters that are not in the block cache.
     pub table_readers: u64,
@@ -128,16 +130,31 @@ pub struct Flush {
 /// Is called with each key and its entry until it returns false.
 pub type EntryVisitor<'v> = &'v mut dyn FnMut(&[u8], Entry) -> Result<bool, Error>;
 
-/// One open RocksDB.
+/// One open RocksDB and what it has yet to be given.
 pub struct Engine {
     db: Arc<DB>,
     path: PathBuf,
+    /// What is not in RocksDB. Replaced while `written` is locked.
+    buffers: ArcSwap<Buffers>,
+    /// Locked by whoever writes.
+    written: Mutex<Written>,
+    /// Held while a buffer goes into RocksDB.
+    draining: Mutex<()>,
     write_options: WriteOptions,
     /// Time of the last record that is flushed, ms. What expired well before it is dropped by compaction.
     flushed_time: Arc<AtomicU64>,
     damage: Damage,
     /// Keeps the caches alive that the options refer to.
     _shared: Arc<Shared>,
+}
+
+/// What RocksDB and the buffers contain together.
+#[derive(Default)]
+struct Written {
+    /// `None` until it is known.
+    applied: Option<Applied>,
+    /// Whether the active buffer holds a part of it.
+    since_freeze: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -150,10 +167,10 @@ impl Engine {
     /// Creates the engine of a slot that holds no key, and contains the log up to `applied`. Durable when it returns.
     pub fn create(path: &Path, shared: &Arc<Shared>, applied: Applied, kept: &Kept) -> Result<Engine, Error> {
         let engine = disk::step(Point::EngineCreate, Error::io(path), || Engine::open_db(path, shared, true))?;
-        let mut batch = engine.batch();
-        engine.stage_libraries(&mut batch, &kept.libraries)?;
+        let mut batch = Batch::default();
+        batch.libraries(&kept.libraries);
         if let Some(databases) = &kept.databases {
-            engine.stage_databases(&mut batch, databases)?;
+            batch.databases(databases);
         }
         engine.write(batch, applied)?;
         engine.flush()?;
@@ -164,6 +181,7 @@ impl Engine {
     pub fn open(path: &Path, shared: &Arc<Shared>) -> Result<(Engine, Applied), Error> {
         let engine = disk::step(Point::EngineOpen, Error::io(path), || Engine::open_db(path, shared, false))?;
         let applied = engine.applied()?;
+        engine.written.lock().applied = Some(applied);
         engine.flushed_time.store(applied.time, Ordering::Release);
         Ok((engine, applied))
     }
@@ -172,31 +190,33 @@ impl Engine {
         let flushed_time = Arc::new(AtomicU64::new(0));
         let db_options = shared.db_options(create);
         let open = OpenDb::default();
-        let elements = |space: Space| shared.element_options(space, flushed_time.clone(), open.clone());
-        let families = [
-            (SYSTEM, shared.system_options()),
-            (META, shared.meta_options(flushed_time.clone())),
-            (Space::Data.family(), elements(Space::Data)),
-            (Space::Score.family(), elements(Space::Score)),
-        ];
+        let families = Family::ALL.map(|family| (family.name(), shared.family_options(family, &flushed_time, &open)));
         let db = Arc::new(DB::open_cf_with_opts(&db_options, path, families).map_err(Error::rocksdb(path))?);
         open.get_or_init(|| Arc::downgrade(&db));
+        Ok(Engine::of(db, path, flushed_time, shared))
+    }
+
+    fn of(db: Arc<DB>, path: &Path, flushed_time: Arc<AtomicU64>, shared: &Arc<Shared>) -> Engine {
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
-        Ok(Engine {
+        Engine {
             db,
             path: path.to_path_buf(),
+            buffers: ArcSwap::default(),
+            written: Mutex::default(),
+            draining: Mutex::default(),
             write_options,
             flushed_time,
             damage: Damage::default(),
             _shared: shared.clone(),
-        })
+        }
     }
 
     /// What the engine in the folder `path` contains, without opening it for writing.
     pub fn applied_in(path: &Path) -> Result<Applied, Error> {
         let options = rocksdb::Options::default();
-        let db = DB::open_cf_for_read_only(&options, path, [SYSTEM, META], false).map_err(Error::rocksdb(path))?;
+        let db = DB::open_cf_for_read_only(&options, path, [Family::System.name(), Family::Meta.name()], false)
+            .map_err(Error::rocksdb(path))?;
         read_applied(&db, path)
     }
 
@@ -205,21 +225,39 @@ impl Engine {
         &self.path
     }
 
-    fn family(&self, name: &str) -> Result<&ColumnFamily, Error> {
+    fn family(&self, family: Family) -> Result<&ColumnFamily, Error> {
+        let name = family.name();
         self.db
             .cf_handle(name)
             .ok_or_else(|| Error::Malformed { path: self.path.clone(), what: format!("column family {name} missing") })
     }
 
-    /// What the engine contains, as it would be after a crash right after the last flush or as it is now: read
-    /// from the same view as the data.
+    /// What the engine contains.
     pub fn applied(&self) -> Result<Applied, Error> {
-        read_applied(&self.db, &self.path)
+        let written = self.written.lock().applied;
+        written.map_or_else(|| read_applied(&self.db, &self.path), Ok)
+    }
+
+    /// A value that is not an entry.
+    fn raw(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        if let Some(known) = self.buffers.load().get(family, key, |value| value.to_bytes()) {
+            return Ok(known);
+        }
+        let value = self.db.get_pinned_cf(self.family(family)?, key).map_err(self.failure())?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
     /// The entry of a key, expired or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
-        let value = self.db.get_pinned_cf(self.family(META)?, key).map_err(self.failure())?;
+        let decode = |value: Value<'_>| match value {
+            Value::Deleted => Some(None),
+            Value::Inline(bytes) => Entry::decode(bytes).map(Some),
+            Value::Shared(bytes) => Entry::decode_shared(bytes).map(Some),
+        };
+        if let Some(known) = self.buffers.load().get(Family::Meta, key, decode) {
+            return known.ok_or_else(|| self.bad_entry(key));
+        }
+        let value = self.db.get_pinned_cf(self.family(Family::Meta)?, key).map_err(self.failure())?;
         value.map(|v| Entry::decode(&v).ok_or_else(|| self.bad_entry(key))).transpose()
     }
 
@@ -230,89 +268,37 @@ impl Engine {
 
     /// The libraries of functions that the slot keeps for the node; empty = none.
     pub fn libraries(&self) -> Result<Bytes, Error> {
-        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, LIBRARIES_KEY).map_err(self.failure())?;
-        Ok(value.map(|v| Bytes::copy_from_slice(&v)).unwrap_or_default())
-    }
-
-    /// Adds the new libraries to a batch.
-    pub fn stage_libraries(&self, batch: &mut Batch, libraries: &[u8]) -> Result<(), Error> {
-        let system = self.family(SYSTEM)?;
-        match libraries {
-            [] => batch.delete(system, LIBRARIES_KEY),
-            _ => batch.put_raw(system, LIBRARIES_KEY, libraries),
-        }
-        Ok(())
+        Ok(self.raw(Family::System, LIBRARIES_KEY)?.unwrap_or_default())
     }
 
     /// The value of an element.
     pub fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let value = self.db.get_pinned_cf(self.family(space.family())?, key).map_err(self.failure())?;
-        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
+        self.raw(space.into(), key)
     }
 
-    /// Calls `f` with the elements whose keys are in `range`, from one consistent view, until it returns false. `opened` is called once
-    /// the view is fixed, before the first element.
+    /// Calls `f` with the elements whose keys are in `range`, until it returns false. What nobody writes meanwhile reads as one
+    /// view. With `fixed`, elements may be written as soon as that is called, which is after the first of them were read; the others
+    /// read as they were then.
     pub fn elements(
         &self,
         space: Space,
         range: &ElementRange<'_>,
-        opened: &mut dyn FnMut(),
+        fixed: Option<&mut dyn FnMut()>,
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
+        let (lower, upper) = (Bound::Included(range.lower), Bound::Excluded(range.upper));
+        let buffered = Range { family: space.into(), lower, upper, reverse: range.reverse };
+        let buffered = Merge::new(&self.buffers.load(), buffered);
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(range.lower);
         options.set_iterate_upper_bound(range.upper);
-        let mut iter = self.db.raw_iterator_cf_opt(self.family(space.family())?, options);
-        opened();
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(space.into())?, options);
         if range.reverse {
             iter.seek_to_last()
         } else {
             iter.seek_to_first()
         }
-        while let Some((key, value)) = iter.item() {
-            if !f(key, value) {
-                return Ok(());
-            }
-            if range.reverse { iter.prev() } else { iter.next() }
-        }
-        iter.status().map_err(self.failure())
-    }
-
-    /// Adds the new value of an element to a batch, or its removal.
-    pub fn stage_element(
-        &self,
-        batch: &mut Batch,
-        space: Space,
-        key: &[u8],
-        value: Option<&Bytes>,
-    ) -> Result<(), Error> {
-        let family = self.family(space.family())?;
-        match value {
-            Some(value) => batch.put_raw(family, key, value),
-            None => batch.delete(family, key),
-        }
-        Ok(())
-    }
-
-    /// An empty batch for [`Engine::write`].
-    pub fn batch(&self) -> Batch {
-        Batch::default()
-    }
-
-    /// Adds the new entry of a key to a batch, or its removal.
-    pub fn stage(&self, batch: &mut Batch, key: &[u8], entry: Option<&Entry>) -> Result<(), Error> {
-        let meta = self.family(META)?;
-        match entry {
-            Some(entry) => batch.put(meta, key, entry),
-            None => batch.delete(meta, key),
-        }
-        Ok(())
-    }
-
-    /// Adds the map of databases to a batch, as opaque bytes.
-    pub fn stage_databases(&self, batch: &mut Batch, databases: &[u8]) -> Result<(), Error> {
-        batch.put_raw(self.family(SYSTEM)?, DATABASES_KEY, databases);
-        Ok(())
+        buffered.run(&mut iter, fixed, f).map_err(self.failure())
     }
 
     /// What is to outlive the keys.
@@ -322,16 +308,24 @@ impl Engine {
 
     /// The map of databases, where it was ever written.
     pub fn databases(&self) -> Result<Option<Bytes>, Error> {
-        let value = self.db.get_pinned_cf(self.family(SYSTEM)?, DATABASES_KEY).map_err(self.failure())?;
-        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
+        self.raw(Family::System, DATABASES_KEY)
     }
 
-    /// Writes a batch to the memtables, all or nothing, after which the engine contains the log up to `applied`.
-    pub fn write(&self, mut batch: Batch, applied: Applied) -> Result<(), Error> {
-        batch.put_raw(self.family(SYSTEM)?, APPLIED_KEY, &applied.encode());
+    /// Makes the changes of a batch, all or nothing, after which the engine contains the log up to `applied`.
+    pub fn write(&self, batch: Batch, applied: Applied) -> Result<(), Error> {
+        let mut written = self.written.lock();
         disk::step(Point::EngineWrite, Error::io(&self.path), || {
-            self.db.write_opt(batch.into_inner(), &self.write_options).map_err(self.failure())
+            // A buffer that RocksDB will not take must not grow.
+            self.check()?;
+            self.buffers.load().active.apply(&batch);
+            *written = Written { applied: Some(applied), since_freeze: true };
+            Ok(())
         })
+    }
+
+    /// Bytes of memory that hold what RocksDB has yet to be given.
+    pub fn buffered(&self) -> usize {
+        self.buffers.load().bytes()
     }
 
     /// Whether the engine takes writes: the error for which it does not, if so. After a flush that failed for lack of space it takes none
@@ -340,21 +334,61 @@ impl Engine {
         self.db.write_opt(WriteBatch::default(), &self.write_options).map_err(self.failure())
     }
 
-    /// Begins to flush what has been written so far, and returns what that is; later writes go to new memtables. Nothing may be
-    /// written meanwhile. [`Engine::finish_flush`] waits for the end.
+    /// Begins to flush what has been written so far, and returns what that is; later writes go to a new buffer.
+    /// [`Engine::finish_flush`] does the rest.
     pub fn begin_flush(&self) -> Result<Flush, Error> {
-        // One that has stopped would only gather more memtables.
+        // One that has stopped would only gather more.
         self.check()?;
         let errors = self.property(properties::BACKGROUND_ERRORS)?;
-        let applied = self.applied()?;
-        disk::step(Point::EngineBeginFlush, Error::io(&self.path), || self.flush_memtables(false))?;
+        let applied = disk::step(Point::EngineBeginFlush, Error::io(&self.path), || self.freeze())?;
         Ok(Flush { applied, errors })
     }
 
     /// Returns when everything up to where a flush was begun is durable.
     pub fn finish_flush(&self, Flush { applied, errors }: Flush) -> Result<(), Error> {
-        disk::step(Point::EngineFinishFlush, Error::io(&self.path), || self.wait_for_flush(errors))?;
+        disk::step(Point::EngineFinishFlush, Error::io(&self.path), || {
+            self.drain()?;
+            self.flush_memtables(false)?;
+            self.wait_for_flush(errors)
+        })?;
         self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Begins a new buffer. Returns what RocksDB contains when it is given the present one.
+    fn freeze(&self) -> Result<Applied, Error> {
+        // One that an earlier flush could not give it.
+        self.drain()?;
+        let mut written = self.written.lock();
+        let applied = match written.applied {
+            Some(applied) => applied,
+            None => read_applied(&self.db, &self.path)?,
+        };
+        let buffers = self.buffers.load();
+        if written.since_freeze && buffers.frozen.is_none() {
+            written.since_freeze = false;
+            let frozen = Some(Arc::new(Frozen { buffer: buffers.active.clone(), applied }));
+            let active = Arc::new(buffers.active.successor());
+            self.buffers.store(Arc::new(Buffers { active, frozen }));
+        }
+        Ok(applied)
+    }
+
+    /// Gives RocksDB the frozen buffer.
+    fn drain(&self) -> Result<(), Error> {
+        let _draining = self.draining.lock();
+        let Some(frozen) = self.buffers.load().frozen.clone() else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        frozen.buffer.sorted(|family, key, value| match value {
+            Some(value) => batch.put_cf(families[family as usize], key, value),
+            None => batch.delete_cf(families[family as usize], key),
+        });
+        batch.put_cf(self.family(Family::System)?, APPLIED_KEY, frozen.applied.encode());
+        self.db.write_opt(batch, &self.write_options).map_err(self.failure())?;
+        let _written = self.written.lock();
+        let active = self.buffers.load().active.clone();
+        self.buffers.store(Arc::new(Buffers { active, frozen: None }));
         Ok(())
     }
 
@@ -377,7 +411,7 @@ impl Engine {
     }
 
     fn flush_memtables(&self, wait: bool) -> Result<(), Error> {
-        let families = FAMILIES.map(|name| self.family(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         self.db.flush_cfs_opt(&families, &options).map_err(self.failure())
@@ -385,47 +419,71 @@ impl Engine {
 
     /// Makes all that was written before the call durable, and returns what that contains at least.
     pub fn flush(&self) -> Result<Applied, Error> {
-        let applied = self.applied()?;
-        disk::step(Point::EngineFlush, Error::io(&self.path), || self.flush_memtables(true))?;
+        let applied = disk::step(Point::EngineFlush, Error::io(&self.path), || {
+            let applied = self.freeze()?;
+            self.drain()?;
+            self.flush_memtables(true)?;
+            Ok(applied)
+        })?;
         self.flushed_time.fetch_max(applied.time, Ordering::AcqRel);
         Ok(applied)
     }
 
     /// Calls `f` with the entries after `after` (exclusive; `None` = all) in byte order of the keys, expired ones
-    /// included, from one consistent view, until it returns false.
+    /// included, until it returns false. A key that is written meanwhile comes as it was before or after that.
     pub fn scan(&self, after: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
+        self.entries((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded), false, f)
+    }
+
+    /// Calls `f` with the entries before `before` (inclusive; `None` = all) from the last to the first, as [`Engine::scan`] does.
+    pub fn scan_back(&self, before: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
+        self.entries((Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Included)), true, f)
+    }
+
+    fn entries(
+        &self,
+        (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        f: EntryVisitor<'_>,
+    ) -> Result<(), Error> {
+        let buffered = Merge::new(&self.buffers.load(), Range { family: Family::Meta, lower, upper, reverse });
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        let mut iter = self.db.raw_iterator_cf_opt(self.family(META)?, options);
-        match after {
-            Some(key) => {
+        let mut iter = self.db.raw_iterator_cf_opt(self.family(Family::Meta)?, options);
+        match (lower, upper) {
+            (Bound::Excluded(key) | Bound::Included(key), _) if !reverse => {
                 iter.seek(key);
-                if iter.key() == Some(key) {
+                if matches!(lower, Bound::Excluded(_)) && iter.key() == Some(key) {
                     iter.next();
                 }
             }
-            None => iter.seek_to_first(),
+            (_, Bound::Included(key)) if reverse => iter.seek_for_prev(key),
+            _ if reverse => iter.seek_to_last(),
+            _ => iter.seek_to_first(),
         }
-        while let Some((key, value)) = iter.item() {
-            let entry = Entry::decode(value).ok_or_else(|| self.bad_entry(key))?;
-            if !f(key, entry)? {
-                return Ok(());
-            }
-            iter.next();
-        }
-        iter.status().map_err(self.failure())
+        let mut result = Ok(());
+        let read = buffered.run(&mut iter, None, &mut |key, value| {
+            let more = Entry::decode(value).ok_or_else(|| self.bad_entry(key)).and_then(|entry| f(key, entry));
+            more.unwrap_or_else(|e| {
+                result = Err(e);
+                false
+            })
+        });
+        read.map_err(self.failure())?;
+        result
     }
 
     /// The first and the last key in byte order; `None` for an empty engine.
     pub fn key_range(&self) -> Result<Option<(Bytes, Bytes)>, Error> {
-        let mut iter = self.db.raw_iterator_cf(self.family(META)?);
-        iter.seek_to_first();
-        let low = iter.key().map(Bytes::copy_from_slice);
-        // The next seek forgets it.
-        iter.status().map_err(self.failure())?;
-        iter.seek_to_last();
-        let high = iter.key().map(Bytes::copy_from_slice);
-        iter.status().map_err(self.failure())?;
+        let (mut low, mut high) = (None, None);
+        self.scan(None, &mut |key, _| {
+            low = Some(Bytes::copy_from_slice(key));
+            Ok(false)
+        })?;
+        self.scan_back(None, &mut |key, _| {
+            high = Some(Bytes::copy_from_slice(key));
+            Ok(false)
+        })?;
         Ok(low.zip(high))
     }
 
@@ -437,50 +495,31 @@ impl Engine {
         })
     }
 
-    /// RocksDB's estimate of the number of keys: overwritten and deleted ones may count twice.
+    /// An estimate of the number of keys: overwritten and deleted ones may count twice.
     pub fn estimated_keys(&self) -> Result<u64, Error> {
-        let count =
-            self.db.property_int_value_cf(self.family(META)?, properties::ESTIMATE_NUM_KEYS).map_err(self.failure())?;
-        Ok(count.unwrap_or(0))
+        let buffered = self.buffers.load().len(Family::Meta) as u64;
+        let meta = self.family(Family::Meta)?;
+        let count = self.db.property_int_value_cf(meta, properties::ESTIMATE_NUM_KEYS).map_err(self.failure())?;
+        Ok(buffered + count.unwrap_or(0))
     }
 
     /// A number that RocksDB keeps, summed over the families.
     fn property(&self, name: &properties::PropName) -> Result<u64, Error> {
         let mut sum = 0;
-        for family in FAMILIES {
+        for family in Family::ALL {
             let value = self.db.property_int_value_cf(self.family(family)?, name);
             sum += value.map_err(self.failure())?.unwrap_or(0);
         }
         Ok(sum)
     }
 
-    /// Calls `f` with the entries before `before` (inclusive; `None` = all) from the last to the first, expired ones included, from one
-    /// consistent view, until it returns false.
-    pub fn scan_back(&self, before: Option<&[u8]>, f: EntryVisitor<'_>) -> Result<(), Error> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        let mut iter = self.db.raw_iterator_cf_opt(self.family(META)?, options);
-        match before {
-            Some(key) => iter.seek_for_prev(key),
-            None => iter.seek_to_last(),
-        }
-        while let Some((key, value)) = iter.item() {
-            let entry = Entry::decode(value).ok_or_else(|| self.bad_entry(key))?;
-            if !f(key, entry)? {
-                return Ok(());
-            }
-            iter.prev();
-        }
-        iter.status().map_err(self.failure())
-    }
-
     /// Rewrites what is on disk; with keys, the entries from the first to the last only, and all elements, which stand in another order.
     /// Ends early when background work is stopped.
     pub fn compact(&self, keys: Option<(&[u8], &[u8])>) -> Result<(), Error> {
         let (first, last) = keys.unzip();
-        self.db.compact_range_cf(self.family(META)?, first, last);
+        self.db.compact_range_cf(self.family(Family::Meta)?, first, last);
         for space in [Space::Data, Space::Score] {
-            self.db.compact_range_cf(self.family(space.family())?, None::<&[u8]>, None::<&[u8]>);
+            self.db.compact_range_cf(self.family(space.into())?, None::<&[u8]>, None::<&[u8]>);
         }
         // RocksDB does not say here what came of it.
         self.check_background()
@@ -490,7 +529,7 @@ impl Engine {
     pub fn sizes(&self) -> Result<EngineSizes, Error> {
         Ok(EngineSizes {
             files: self.property(properties::LIVE_SST_FILES_SIZE)?,
-            memtables: self.property(properties::CUR_SIZE_ALL_MEM_TABLES)?,
+            memtables: self.property(properties::CUR_SIZE_ALL_MEM_TABLES)? + self.buffered() as u64,
             table_readers: self.property(properties::ESTIMATE_TABLE_READERS_MEM)?,
             pending_compaction: self.property(properties::ESTIMATE_PENDING_COMPACTION_BYTES)?,
             errors: self.property(properties::BACKGROUND_ERRORS)?,
@@ -517,7 +556,7 @@ impl Drop for Engine {
 
 fn read_applied(db: &DB, path: &Path) -> Result<Applied, Error> {
     let malformed = |what: &str| Error::Malformed { path: path.to_path_buf(), what: what.to_string() };
-    let system = db.cf_handle(SYSTEM).ok_or_else(|| malformed("column family missing"))?;
+    let system = db.cf_handle(Family::System.name()).ok_or_else(|| malformed("column family missing"))?;
     let value = db
         .get_pinned_cf(system, APPLIED_KEY)
         .map_err(Error::rocksdb(path))?
@@ -526,41 +565,4 @@ fn read_applied(db: &DB, path: &Path) -> Result<Applied, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn applied(index: u64) -> Applied {
-        Applied { position: Position { index, ..Position::START }, time: index * 1000 }
-    }
-
-    #[test]
-    fn position_and_data_are_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let shared = Arc::new(Shared::new(EngineOptions::default()));
-        let path = dir.path().join("engine");
-        let engine = Engine::create(&path, &shared, applied(0), &Kept::default()).unwrap();
-        let put = |engine: &Engine, index: u64| {
-            let mut batch = engine.batch();
-            let entry = Entry::string(Bytes::from(index.to_string()), None);
-            engine.stage(&mut batch, b"k", Some(&entry)).unwrap();
-            engine.write(batch, applied(index)).unwrap();
-        };
-        put(&engine, 1);
-        assert_eq!(engine.flush().unwrap(), applied(1));
-        put(&engine, 2);
-        engine.stop_background_work();
-        drop(engine);
-        // Whether the close flushed the second write or not: position and data tell of the same record.
-        let (engine, at) = Engine::open(&path, &shared).unwrap();
-        assert_eq!(engine.get(b"k").unwrap().unwrap().value, at.position.index.to_string());
-        assert!(at == applied(1) || at == applied(2));
-    }
-
-    #[test]
-    fn a_folder_that_is_no_engine_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let shared = Arc::new(Shared::new(EngineOptions::default()));
-        assert!(Engine::open(&dir.path().join("missing"), &shared).is_err());
-        assert!(Engine::open(dir.path(), &shared).is_err());
-    }
-}
+mod tests;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, LogLevel, Options};
 
-use super::element::{OpenDb, OrphanFilters, Space};
+use super::batch::Family;
+use super::element::{OpenDb, OrphanFilters};
 use super::encoding::decode_header;
 
 /// An expired entry stays for this long after its expiry (by the flushed log's clock, ms) before compaction may drop it:
@@ -107,17 +108,29 @@ impl Shared {
         o
     }
 
-    /// Options of the family that holds the position: one key, overwritten with every batch.
-    pub(super) fn system_options(&self) -> Options {
-        let mut o = self.family_options();
+    /// Options of a family. `flushed_time` is the clock of the compaction filters; `db` is where those of elements look owners up.
+    pub(super) fn family_options(&self, family: Family, flushed_time: &Arc<AtomicU64>, db: &OpenDb) -> Options {
+        match family {
+            Family::System => self.system_options(),
+            Family::Meta => self.meta_options(flushed_time.clone()),
+            Family::Data | Family::Score => {
+                // By score is only ever iterated.
+                let mut o = self.data_options(family == Family::Data);
+                o.set_compaction_filter_factory(OrphanFilters { db: db.clone(), flushed_time: flushed_time.clone() });
+                o
+            }
+        }
+    }
+
+    fn system_options(&self) -> Options {
+        let mut o = self.common_options();
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.block_cache);
         o.set_block_based_table_factory(&table);
         o
     }
 
-    /// Options of the family that holds the keys. `flushed_time` is the clock of its compaction filter.
-    pub(super) fn meta_options(&self, flushed_time: Arc<AtomicU64>) -> Options {
+    fn meta_options(&self, flushed_time: Arc<AtomicU64>) -> Options {
         let mut o = self.data_options(true);
         // Entries may go once they are expired by the clock of the *flushed* log: whatever is replayed after a crash
         // is later than that and could not have seen them alive. The local clock plays no part, so a replica
@@ -133,16 +146,8 @@ impl Shared {
         o
     }
 
-    /// Options of a family of elements. `flushed_time` as in [`Shared::meta_options`]; `db` is where its filter looks owners up.
-    pub(super) fn element_options(&self, space: Space, flushed_time: Arc<AtomicU64>, db: OpenDb) -> Options {
-        // By score is only ever iterated.
-        let mut o = self.data_options(space == Space::Data);
-        o.set_compaction_filter_factory(OrphanFilters { db, flushed_time });
-        o
-    }
-
     fn data_options(&self, bloom: bool) -> Options {
-        let mut o = self.family_options();
+        let mut o = self.common_options();
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.block_cache);
         table.set_block_size(BLOCK_SIZE);
@@ -160,7 +165,7 @@ impl Shared {
         o
     }
 
-    fn family_options(&self) -> Options {
+    fn common_options(&self) -> Options {
         let mut o = Options::default();
         o.set_write_buffer_size(self.options.write_buffer_size.saturating_mul(MEMTABLE_SLACK));
         o.set_max_write_buffer_number(3);

@@ -56,6 +56,7 @@ impl Slot {
     /// Commits a group that concerns this slot alone; joins the groups of threads that wait at the same time. Handed to the
     /// operating system and visible to readers when it returns.
     pub(super) fn commit(&self, write: SlotWrite) -> Result<Position, Error> {
+        self.wait_for_flusher();
         if let Some(mut committer) = self.commit.try_lock() {
             let joined = std::mem::take(&mut *self.queue.lock());
             return self.commit_group(&mut committer, write, &joined);
@@ -117,6 +118,7 @@ impl Slot {
     /// the end of some of the logs, where recovery finds what others lack and takes it back, with all that follows it: nothing of
     /// the group has been acknowledged.
     pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>, spans: &[Span]) -> Result<Vec<Position>, Error> {
+        parts.iter().for_each(|(slot, _)| slot.wait_for_flusher());
         let mut held = lock_commits(parts.into_iter());
         let appended = append_multi(&mut held, spans)?;
         // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
@@ -143,6 +145,7 @@ impl Slot {
 
     /// Appends a run of records received from a master, ending at `end`, and applies `batch`, their effects.
     pub(super) fn commit_run(&self, run: &[u8], end: Position, batch: Batch, time: u64) -> Result<(), Error> {
+        self.wait_for_flusher();
         let mut c = self.commit.lock();
         let before = self.writable(&mut c).map(|(_, writer)| writer.tail());
         let appended = before.and_then(|before| self.append_run(&mut c, run, end).map(|()| before));

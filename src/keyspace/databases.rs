@@ -19,7 +19,7 @@ use super::slot::Slot;
 use super::{Error, Keyspace};
 use crate::binlog::{Draft, Position};
 use crate::disk::{self, Replace};
-use crate::engine::Engine;
+use crate::engine::{Batch, Engine};
 
 /// What the copy of the map begins with; then a database on disk for each that clients see.
 const COPY_PREFIX: &str = "databases : ";
@@ -164,10 +164,10 @@ impl Slot {
         time: u64,
         run: Option<(&[u8], Position)>,
     ) -> Result<(), Error> {
-        let store = if run.is_some() { self.store_for_writing()? } else { self.store_for_client()? };
+        let store = self.store_for_writing(run.is_none())?;
         let map = self.swapped(&store.engine, a, b)?;
-        let mut batch = store.engine.batch();
-        store.engine.stage_databases(&mut batch, &encode(&map))?;
+        let mut batch = Batch::default();
+        batch.databases(&encode(&map));
         let end = match run {
             Some((run, end)) => {
                 self.commit_run(run, end, batch, time)?;

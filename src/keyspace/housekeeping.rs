@@ -90,9 +90,13 @@ fn flush_loop(
 ) {
     let mut purged = Instant::now();
     loop {
+        keyspace.env.flusher.runs(max_unflushed());
         let due = crossbeam_channel::select! {
             recv(keyspace.flush_requests) -> request => request.ok(),
-            recv(stopped) -> _ => return,
+            recv(stopped) -> _ => {
+                keyspace.env.flusher.stops();
+                return;
+            }
             default(PURGE_INTERVAL) => None,
         };
         if let Some((db, number)) = due

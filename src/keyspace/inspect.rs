@@ -35,7 +35,7 @@ impl Read for Reader<'_> {
         range: &ElementRange<'_>,
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
-        Ok(self.0.elements(space, range, &mut || {}, f)?)
+        Ok(self.0.elements(space, range, None, f)?)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod effect;
 mod error;
 mod expire;
 mod fault;
+mod flush;
 mod generations;
 mod held;
 mod housekeeping;
@@ -147,6 +148,7 @@ impl Keyspace {
             flush_requests: flush_tx,
             changes: AtomicU64::new(0),
             unflushed_total: AtomicU64::new(0),
+            flusher: flush::Flusher::default(),
             replayed: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),

@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use super::effect::{Read, State};
 use super::slot::NOBODY;
 use super::{Error, Slot};
-use crate::engine::{Batch, ElementRange, Engine, Entry, Space};
+use crate::engine::{Batch, ElementRange, Entry, Space};
 
 /// The last state of each changed key. Reads fall through to the slot.
 pub struct Overlay<'s> {
@@ -97,35 +97,16 @@ impl<'s> Overlay<'s> {
     }
 
     /// The engine batch that makes the changes.
-    pub fn batch(&self, engine: &Engine) -> Result<Batch, Error> {
-        self.batch_of(engine, self.entries())
-    }
-
-    /// [`Overlay::batch`] in the order of the keys: an engine takes many of them faster so, since each goes in near the one before.
-    pub fn sorted_batch(&self, engine: &Engine) -> Result<Batch, Error> {
-        let mut entries: Vec<_> = self.entries().collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        self.batch_of(engine, entries.into_iter())
-    }
-
-    fn batch_of<'o>(
-        &self,
-        engine: &Engine,
-        entries: impl Iterator<Item = (&'o Bytes, Option<&'o Entry>)>,
-    ) -> Result<Batch, Error> {
-        let mut batch = engine.batch();
-        for (key, entry) in entries {
-            engine.stage(&mut batch, key, entry)?;
-        }
+    pub fn batch(&self) -> Batch {
+        let mut batch = Batch::default();
+        self.entries().for_each(|(key, entry)| batch.entry(key, entry));
         for space in [Space::Data, Space::Score] {
-            for (key, value) in self.space(space) {
-                engine.stage_element(&mut batch, space, key, value.as_ref())?;
-            }
+            self.space(space).iter().for_each(|(key, value)| batch.element(space, key, value.as_ref()));
         }
         if let Some(libraries) = &self.libraries {
-            engine.stage_libraries(&mut batch, libraries)?;
+            batch.libraries(libraries);
         }
-        Ok(batch)
+        batch
     }
 
     /// The engines have made the changes of these overlays. Tells of them in the order in which the keys were first changed.
@@ -200,7 +181,7 @@ fn merge<'c>(
     let mut changed = changed.peekable();
     let mut more = true;
     let comes_before = |a: &[u8], b: &[u8]| if range.reverse { a > b } else { a < b };
-    slot.elements(space, range, &mut || {}, &mut |key, value| {
+    slot.elements(space, range, None, &mut |key, value| {
         while let Some((own, new)) = changed.next_if(|(own, _)| comes_before(own, key)) {
             if let Some(new) = new
                 && !f(own, new)

@@ -20,7 +20,7 @@ use super::store::Current;
 use super::{Error, Slot};
 use crate::binlog::{self, Participant, Position, Record, Recovered, Writer, decode_body};
 use crate::disk::{self, Point};
-use crate::engine::{Applied, Engine};
+use crate::engine::{Applied, Batch, Engine};
 
 /// Changed keys and bytes that are written to the engine at once.
 const BATCH_KEYS: usize = 50_000;
@@ -334,8 +334,8 @@ impl<'s> Replay<'s> {
             [Effect::SwapDb { a, b }] => {
                 self.write()?;
                 let map = self.overlay.slot().recover_swap(&self.store.engine, *a, *b)?;
-                let mut batch = self.store.engine.batch();
-                self.store.engine.stage_databases(&mut batch, &map)?;
+                let mut batch = Batch::default();
+                batch.databases(&map);
                 self.store.engine.write(batch, applied)?;
             }
             effects => effects.iter().try_for_each(|e| e.apply(&mut self.overlay, record.time).map(drop))?,
@@ -358,8 +358,12 @@ impl<'s> Replay<'s> {
 
     fn write(&mut self) -> Result<(), Error> {
         if self.overlay.len() > 0 {
-            let batch = self.overlay.sorted_batch(&self.store.engine)?;
-            self.store.engine.write(batch, self.applied)?;
+            self.store.engine.write(self.overlay.batch(), self.applied)?;
+        }
+        // As many as a slot has between two flushes.
+        if self.store.engine.buffered() as u64 >= self.overlay.slot().env().flush_threshold {
+            self.overlay.slot().env().sync_logs();
+            self.store.engine.flush()?;
         }
         self.overlay.clear();
         self.bytes = 0;

@@ -68,7 +68,6 @@ impl Keyspace {
                 }
                 None => {}
             }
-            let store = slot.store_for_writing()?;
             let keys = group.effects.iter().filter_map(|(_, effect)| effect.key());
             let mut stripes: Vec<usize> = keys.map(|key| self.locks.stripe(key)).collect();
             stripes.sort_unstable();
@@ -79,8 +78,7 @@ impl Keyspace {
                 overlay.set_order(order as u64, NOBODY);
                 effect.apply(&mut overlay, *time)?;
             }
-            let batch = overlay.batch(&store.engine)?;
-            let committed = slot.commit_run(bytes, group.position, batch, group.time);
+            let committed = slot.commit_run(bytes, group.position, overlay.batch(), group.time);
             match &committed {
                 Ok(()) => Overlay::committed(std::iter::once(&overlay)),
                 Err(_) => overlay.uncertain(),

@@ -1,4 +1,4 @@
-//! Looking at whole slots: iteration, counting, digests. Reads one consistent view of a slot and holds no lock.
+//! Looking at whole slots: iteration, counting, digests. Holds no lock: a key that is written meanwhile is seen as it was before or after that.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -191,7 +191,7 @@ impl Read for StoreReader<'_> {
         range: &ElementRange<'_>,
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
-        Ok(self.0.engine.elements(space, range, &mut || {}, f)?)
+        Ok(self.0.engine.elements(space, range, None, f)?)
     }
 }
 

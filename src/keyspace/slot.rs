@@ -1,5 +1,5 @@
 //! A slot: what it holds, what it shares with the others, and what may be seen of it. How it is written: [`super::commit`]; how its
-//! data are replaced as a whole: [`super::generations`].
+//! engine is made durable: [`super::flush`]; how its data are replaced as a whole: [`super::generations`].
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -16,12 +16,13 @@ use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
 use super::fault::Fault;
+use super::flush::Flusher;
 use super::locks::{SHORT_WAIT, while_waiting};
 use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
 use crate::engine::element::VERSION_COUNTER_BITS;
-use crate::engine::{self, Applied, ElementRange, Engine, Entry, Space};
+use crate::engine::{self, ElementRange, Engine, Entry, Space};
 
 /// As the one who made a change: no client in particular.
 pub(super) const NOBODY: u64 = 0;
@@ -45,6 +46,7 @@ pub struct SlotEnv {
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
+    pub(super) flusher: Flusher,
     /// Records that recovery applied to the engines at the start.
     pub(super) replayed: AtomicU64,
     pub(super) cache: EntryCache,
@@ -182,10 +184,11 @@ pub struct Slot {
     pub(super) log_damage: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     pub(super) unflushed: AtomicU64,
+    pub(super) flush_failed: AtomicBool,
     /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
     pub(super) maintenance: Mutex<()>,
     /// The first file the engine would need to be replayed from.
-    flushed_filenum: AtomicU32,
+    pub(super) flushed_filenum: AtomicU32,
     pub(super) pins: super::purge::Pins,
     pub(super) counts: super::scan::CountCache,
     pub(super) unqueued: Unqueued,
@@ -222,6 +225,7 @@ impl Slot {
             behind: ArcSwapOption::empty(),
             log_damage: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
+            flush_failed: AtomicBool::new(false),
             maintenance: Mutex::default(),
             flushed_filenum: AtomicU32::new(0),
             pins: super::purge::Pins::default(),
@@ -319,11 +323,11 @@ impl Slot {
         &self,
         space: Space,
         range: &ElementRange<'_>,
-        opened: &mut dyn FnMut(),
+        fixed: Option<&mut dyn FnMut()>,
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
         match self.store.load_full() {
-            Some(store) => Ok(store.engine.elements(space, range, opened, f)?),
+            Some(store) => Ok(store.engine.elements(space, range, fixed, f)?),
             None => self.check_never_written(),
         }
     }
@@ -360,21 +364,15 @@ impl Slot {
         }
     }
 
-    /// The store, created now if this is the slot's first write.
-    pub(super) fn store_for_writing(&self) -> Result<Arc<Store>, Error> {
-        match self.store.load_full() {
-            Some(store) => Ok(store),
-            None => Ok(self.room_for(self.writable(&mut self.commit.lock()).map(|(store, _)| store), false)?),
-        }
-    }
-
-    /// [`Slot::store_for_writing`] of a client.
-    pub(super) fn store_for_client(&self) -> Result<Arc<Store>, Error> {
+    /// The store, created now if this is the slot's first write; with `for_client` only if clients may write it.
+    pub(super) fn store_for_writing(&self, for_client: bool) -> Result<Arc<Store>, Error> {
         match self.store.load_full() {
             Some(store) => Ok(store),
             None => {
                 let mut c = self.commit.lock();
-                self.check_owned()?;
+                if for_client {
+                    self.check_owned()?;
+                }
                 self.room_for(self.writable(&mut c).map(|(store, _)| store), false)
             }
         }
@@ -393,45 +391,6 @@ impl Slot {
             Some(sync) if sync.is_dirty() => self.sync_to(sync.appended_index()),
             _ => Ok(()),
         }
-    }
-
-    /// Makes the engine durable up to where it is now, and so shortens recovery. First the logs of all slots: a part of a write
-    /// over several slots must not be in an engine on disk while another part could still be lost with its log.
-    pub(super) fn flush(&self) -> Result<(), Error> {
-        let _maintenance = self.maintenance.lock();
-        self.flush_in_maintenance()
-    }
-
-    pub(super) fn flush_in_maintenance(&self) -> Result<(), Error> {
-        let Some(store) = self.store.load_full() else { return Ok(()) };
-        // Most of the work, while commits go on. Also for an engine that has stopped because the disk is full: when there is room RocksDB
-        // flushes by itself what is in its memtables now, and nothing is added to that before.
-        self.env.sync_logs();
-        let begun = {
-            // Nothing is committed to this slot now: what the memtables hold is in logs that are synced next.
-            let _commit = self.commit.lock();
-            self.env.sync_logs();
-            store.engine.begin_flush().map(|flush| (flush, self.unflushed()))
-        };
-        let (flush, bytes) = self.room_for(begun.map_err(Error::from), false)?;
-        let position = flush.applied.position;
-        self.room_for(store.engine.finish_flush(flush).map_err(Error::from), true)?;
-        self.engine_flushed_to(position, bytes);
-        Ok(())
-    }
-
-    /// Puts a copy of the engine as it is on disk, by hard links, into the new folder `dir`, and returns what it contains: all
-    /// that was committed before the call. `None` for a slot that was never written. Whether it is whole only
-    /// [`Slot::verify_checkpoint`] tells.
-    pub fn checkpoint(&self, dir: &Path) -> Result<Option<Applied>, Error> {
-        let _maintenance = self.maintenance.lock();
-        let Some(store) = self.readable()? else { return Ok(None) };
-        if let Some(damage) = self.damage() {
-            return Err(Error::Unreadable { slot: self.to_string(), reason: damage.to_string() });
-        }
-        self.flush_in_maintenance()?;
-        store.engine.checkpoint(dir)?;
-        Ok(Some(Engine::applied_in(dir)?))
     }
 
     /// Takes over what recovery opened.
@@ -473,21 +432,5 @@ impl Slot {
     pub(super) fn publish(&self, position: Position) {
         let generation = self.store.load().as_ref().map_or(0, |s| s.current.log);
         self.published.send_replace(Published { position, generation });
-    }
-
-    pub(super) fn add_unflushed(&self, bytes: u64) {
-        let before = self.unflushed.fetch_add(bytes, Ordering::Relaxed);
-        self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed);
-        if before < self.env.flush_threshold && before + bytes >= self.env.flush_threshold {
-            // A full channel means that the flusher is busy; it looks at all slots when it is done.
-            let _ = self.env.flush_requests.try_send((self.db, self.number));
-        }
-    }
-
-    /// The engine is durable up to `position`; `bytes` of log fewer are needed for that.
-    pub(super) fn engine_flushed_to(&self, position: Position, bytes: u64) {
-        self.unflushed.fetch_sub(bytes, Ordering::Relaxed);
-        self.env.unflushed_total.fetch_sub(bytes, Ordering::Relaxed);
-        self.flushed_filenum.store(position.filenum, Ordering::Release);
     }
 }

@@ -212,7 +212,7 @@ impl Read for Reader<'_, '_> {
     ) -> Result<(), Error> {
         match self {
             Reader::Changed(overlay) => overlay.elements(space, range, f),
-            Reader::Committed(slot) => slot.elements(space, range, &mut || {}, f),
+            Reader::Committed(slot) => slot.elements(space, range, None, f),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Read for LastReader<'_, '_> {
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
         let held = &mut *self.held;
-        self.slot.elements(space, range, &mut || held.clear(), f)
+        self.slot.elements(space, range, Some(&mut || held.clear()), f)
     }
 }
 
@@ -778,9 +778,8 @@ impl<'k> Transaction<'k> {
         let mut writes = Vec::with_capacity(order.len());
         for &at in &order {
             let part = &mut parts[at];
-            let slot = part.overlay.slot();
-            let batch = part.overlay.batch(&slot.store_for_client()?.engine)?;
-            writes.push((slot, SlotWrite { drafts: std::mem::take(&mut part.drafts), batch }));
+            let write = SlotWrite { drafts: std::mem::take(&mut part.drafts), batch: part.overlay.batch() };
+            writes.push((part.overlay.slot(), write));
         }
         if !spans.is_empty() {
             for member in spans.iter_mut().flatten() {

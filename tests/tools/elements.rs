@@ -24,7 +24,7 @@ impl Harm {
         let shared = Arc::new(Shared::new(EngineOptions::default()));
         let dir = engine_dir(data, 0, slot_of(key.as_bytes(), SLOTS));
         let (engine, applied) = Engine::open(&dir, &shared).expect("an engine");
-        Harm { batch: engine.batch(), engine, applied, key: Bytes::from_static(key.as_bytes()) }
+        Harm { batch: Batch::default(), engine, applied, key: Bytes::from_static(key.as_bytes()) }
     }
 
     fn entry(&self) -> Entry {
@@ -36,7 +36,7 @@ impl Harm {
     }
 
     fn put(&mut self, entry: &Entry) {
-        self.engine.stage(&mut self.batch, &self.key, Some(entry)).expect("a write");
+        self.batch.entry(&self.key, Some(entry));
     }
 
     /// Changes what the entry says of its elements.
@@ -64,13 +64,13 @@ impl Harm {
             found.push((key.to_vec(), value.to_vec()));
             true
         };
-        self.engine.elements(space, &range, &mut || {}, each).expect("the elements");
+        self.engine.elements(space, &range, None, each).expect("the elements");
         found
     }
 
     fn set(&mut self, space: Space, key: &[u8], value: Option<&[u8]>) {
         let value = value.map(Bytes::copy_from_slice);
-        self.engine.stage_element(&mut self.batch, space, key, value.as_ref()).expect("a write");
+        self.batch.element(space, key, value.as_ref());
     }
 
     fn remove_first(&mut self, space: Space) {
@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
         "one",
         |h| {
             let map = [1u8, 0, 1, 0];
-            h.engine.stage_databases(&mut h.batch, &map).expect("a write");
+            h.batch.databases(&map);
         },
         "the map of swapped databases is malformed",
     ),

@@ -1,0 +1,407 @@
+//! One family of a write buffer: a hash table over records that lie one after the other in large pieces of memory. Hot path.
+//!
+//! Putting a record in is one look into the hash table and one copy to the end of the memory in use, whatever the order of the
+//! keys; that is several times cheaper than a place in a sorted structure of that size, where most comparisons miss the processor's
+//! caches. The order is made when somebody asks for it: for a range, of the keys that came since the last one ([`Order`]); at
+//! the end, of all ([`Table::sorted`]).
+//!
+//! ```text
+//! record   key length u32, value length u32 (or DELETED, SHARED), room for the value u32, key, value
+//! ```
+//! in the machine's byte order: it never leaves the process.
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use parking_lot::Mutex;
+
+/// Bytes before a record's key.
+const HEADER: usize = 12;
+/// As a value's length: the key is deleted.
+const DELETED: u32 = u32::MAX;
+/// As a value's length: the value is one of `shared`, whose index stands in its place.
+const SHARED: u32 = u32::MAX - 1;
+/// Values of at least so many bytes are kept by themselves, so that readers need not copy them while writers wait.
+const SHARED_FROM: usize = 16 << 10;
+/// Bytes of the first piece of memory; each is twice as large as the one before, up to the largest. A slot that is hardly written
+/// takes little.
+const FIRST_CHUNK: usize = 4 << 10;
+const LARGEST_CHUNK: usize = 256 << 10;
+/// The room for a value is a multiple of so many bytes.
+const ROOM_STEP: usize = 8;
+/// Keys without an order that a writer puts in order by itself, once anybody has asked for a range.
+const UNORDERED: usize = 4096;
+/// From this many on, keys are sorted first and then added at once.
+const SORT_FROM: usize = 64;
+
+/// Where a record is.
+#[derive(Clone, Copy)]
+struct Place {
+    chunk: u32,
+    at: u32,
+    /// Of the key's hash: enough to tell most keys apart, and to grow the table without reading them.
+    hash: u32,
+}
+
+/// A value in a buffer.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'t> {
+    Deleted,
+    Inline(&'t [u8]),
+    /// To be kept without a copy.
+    Shared(&'t Bytes),
+}
+
+impl<'t> Value<'t> {
+    /// `None` when the key is deleted.
+    pub fn bytes(self) -> Option<&'t [u8]> {
+        match self {
+            Value::Deleted => None,
+            Value::Inline(bytes) => Some(bytes),
+            Value::Shared(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// Keys in their order, as far as anybody has asked for it.
+#[derive(Default)]
+struct Order {
+    keys: BTreeSet<Box<[u8]>>,
+    /// The first record whose key may not be among them.
+    chunk: usize,
+    at: usize,
+    asked: bool,
+}
+
+/// See the module. A key that was put stays, deleted or not.
+#[derive(Default)]
+pub struct Table {
+    index: HashTable<Place>,
+    hasher: RandomState,
+    chunks: Vec<Vec<u8>>,
+    shared: Vec<Bytes>,
+    /// Of `chunks` and `shared`.
+    bytes: usize,
+    /// Records since the order was last made.
+    unordered: usize,
+    order: Mutex<Order>,
+}
+
+impl Table {
+    /// An empty one that takes this one's place.
+    pub fn successor(&self) -> Table {
+        let order = Mutex::new(Order { asked: self.order.lock().asked, ..Order::default() });
+        Table { order, ..Table::default() }
+    }
+
+    /// Keys, those deleted included.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Memory it takes, about; without the order, which few tables have.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.index.capacity() * (size_of::<Place>() + 1)
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    /// What is known of a key; `None` = nothing.
+    pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let hash = self.hash(key);
+        let place = self.index.find(spread(hash), |place| place.hash == hash && key_at(&self.chunks, *place) == key)?;
+        Some(self.value_at(*place))
+    }
+
+    fn value_at(&self, place: Place) -> Value<'_> {
+        let record = &self.chunks[place.chunk as usize][place.at as usize..];
+        let start = HEADER + number(record, 0) as usize;
+        match number(record, 4) {
+            DELETED => Value::Deleted,
+            SHARED => Value::Shared(&self.shared[number(record, start) as usize]),
+            len => Value::Inline(&record[start..start + len as usize]),
+        }
+    }
+
+    /// Puts a key; `None` deletes it, which is remembered.
+    pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let hash = self.hash(key);
+        let same = |place: &Place| place.hash == hash && key_at(&self.chunks, *place) == key;
+        match self.index.entry(spread(hash), same, |place| spread(place.hash)) {
+            Entry::Occupied(mut known) => {
+                let place = *known.get();
+                if !overwrite(&mut self.chunks, place, value) {
+                    let at = append(&mut self.chunks, &mut self.shared, &mut self.bytes, key, value);
+                    *known.get_mut() = Place { hash, ..at };
+                    self.unordered += 1;
+                }
+            }
+            Entry::Vacant(free) => {
+                let at = append(&mut self.chunks, &mut self.shared, &mut self.bytes, key, value);
+                free.insert(Place { hash, ..at });
+                self.unordered += 1;
+            }
+        }
+        if self.unordered >= UNORDERED {
+            self.unordered = 0;
+            let order = self.order.get_mut();
+            if order.asked {
+                order.catch_up(&self.chunks);
+            }
+        }
+    }
+
+    /// Calls `f` with the keys in a range and their values, in their order or from the last to the first, until it returns false.
+    pub fn range(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        f: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) {
+        if self.index.is_empty() || is_nothing(bounds) {
+            return;
+        }
+        let mut order = self.order.lock();
+        order.asked = true;
+        order.catch_up(&self.chunks);
+        let keys = order.keys.range::<[u8], _>(bounds);
+        let mut each = |key: &[u8]| self.get(key).is_none_or(|value| f(key, value));
+        if reverse {
+            keys.rev().all(|key| each(key));
+        } else {
+            keys.into_iter().all(|key| each(key));
+        }
+    }
+
+    /// All keys with their values, in the order of the keys.
+    pub fn sorted(&self) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+        let mut places = self.index.iter();
+        // Keys of a slot often begin alike: what they have in common need not be compared.
+        let common = places.next().map_or(0, |first| {
+            let first = key_at(&self.chunks, *first);
+            places.fold(first.len(), |common, place| {
+                let key = key_at(&self.chunks, *place);
+                first[..common].iter().zip(key).take_while(|(a, b)| a == b).count()
+            })
+        });
+        let mut sorted: Vec<(u128, Place)> = Vec::with_capacity(self.index.len());
+        sorted.extend(self.index.iter().map(|place| (leading(&key_at(&self.chunks, *place)[common..]), *place)));
+        sorted.sort_unstable_by(|(a, at_a), (b, at_b)| {
+            a.cmp(b).then_with(|| key_at(&self.chunks, *at_a).cmp(key_at(&self.chunks, *at_b)))
+        });
+        sorted.into_iter().map(|(_, place)| (key_at(&self.chunks, place), self.value_at(place)))
+    }
+}
+
+impl Order {
+    /// Takes in the keys of all records that came since.
+    fn catch_up(&mut self, chunks: &[Vec<u8>]) {
+        let mut new: Vec<&[u8]> = Vec::new();
+        while let Some(chunk) = chunks.get(self.chunk) {
+            while self.at < chunk.len() {
+                let record = &chunk[self.at..];
+                new.push(&record[HEADER..HEADER + number(record, 0) as usize]);
+                self.at += HEADER + new.last().map_or(0, |key| key.len()) + number(record, 8) as usize;
+            }
+            if self.chunk + 1 == chunks.len() {
+                break;
+            }
+            (self.chunk, self.at) = (self.chunk + 1, 0);
+        }
+        if new.len() < SORT_FROM {
+            self.keys.extend(new.into_iter().map(Box::from));
+        } else {
+            new.sort_unstable();
+            new.dedup();
+            self.keys.append(&mut new.into_iter().map(Box::from).collect());
+        }
+    }
+}
+
+/// Whether no key can be within these bounds.
+fn is_nothing(bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+    match bounds {
+        (Bound::Included(low), Bound::Included(high)) => low > high,
+        (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => low >= high,
+        _ => false,
+    }
+}
+
+/// The hash by which the table finds a place: it looks at the highest and at the lowest bits.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+fn number(record: &[u8], at: usize) -> u32 {
+    record[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn key_at(chunks: &[Vec<u8>], place: Place) -> &[u8] {
+    let record = &chunks[place.chunk as usize][place.at as usize..];
+    &record[HEADER..HEADER + number(record, 0) as usize]
+}
+
+/// The first 16 bytes of a key as a number that compares as they do.
+fn leading(key: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    let len = key.len().min(bytes.len());
+    bytes[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(bytes)
+}
+
+/// Puts a value in the place of a record's present one, if there is room.
+fn overwrite(chunks: &mut [Vec<u8>], place: Place, value: Option<&[u8]>) -> bool {
+    let record = &mut chunks[place.chunk as usize][place.at as usize..];
+    let (start, room) = (HEADER + number(record, 0) as usize, number(record, 8) as usize);
+    // What is shared keeps its place until the buffer goes.
+    let len = match value {
+        _ if number(record, 4) == SHARED => return false,
+        None => DELETED,
+        Some(value) if value.len() <= room && value.len() < SHARED_FROM => {
+            record[start..start + value.len()].copy_from_slice(value);
+            value.len() as u32
+        }
+        Some(_) => return false,
+    };
+    record[4..8].copy_from_slice(&len.to_ne_bytes());
+    true
+}
+
+fn append(
+    chunks: &mut Vec<Vec<u8>>,
+    shared: &mut Vec<Bytes>,
+    bytes: &mut usize,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Place {
+    let index;
+    let (len, value): (u32, &[u8]) = match value {
+        None => (DELETED, &[]),
+        Some(value) if value.len() < SHARED_FROM => (value.len() as u32, value),
+        Some(value) => {
+            index = (shared.len() as u32).to_ne_bytes();
+            shared.push(Bytes::copy_from_slice(value));
+            *bytes += value.len();
+            (SHARED, &index)
+        }
+    };
+    // A counter that grows a digit stays where it is.
+    let room = value.len().next_multiple_of(ROOM_STEP);
+    let needed = HEADER + key.len() + room;
+    if chunks.last().is_none_or(|last| last.capacity() - last.len() < needed) {
+        let next = chunks.last().map_or(FIRST_CHUNK, |last| (last.capacity() * 2).min(LARGEST_CHUNK));
+        chunks.push(Vec::with_capacity(next.max(needed)));
+        *bytes += next.max(needed);
+    }
+    let number = chunks.len() - 1;
+    let chunk = &mut chunks[number];
+    let at = chunk.len();
+    for header in [key.len() as u32, len, room as u32] {
+        chunk.extend_from_slice(&header.to_ne_bytes());
+    }
+    chunk.extend_from_slice(key);
+    chunk.extend_from_slice(value);
+    chunk.resize(at + needed, 0);
+    Place { chunk: number as u32, at: at as u32, hash: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Model = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+    fn collect(table: &Table, bounds: (Bound<&[u8]>, Bound<&[u8]>), reverse: bool) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut out = Vec::new();
+        table.range(bounds, reverse, &mut |key, value| {
+            out.push((key.to_vec(), value.bytes().map(<[u8]>::to_vec)));
+            true
+        });
+        out
+    }
+
+    fn check(table: &Table, model: &Model) {
+        assert_eq!(table.len(), model.len());
+        for (key, value) in model {
+            assert_eq!(table.get(key).expect("a known key").bytes(), value.as_deref());
+        }
+        let sorted: Vec<_> = table.sorted().map(|(k, v)| (k.to_vec(), v.bytes().map(<[u8]>::to_vec))).collect();
+        let expected: Vec<_> = model.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        assert_eq!(sorted, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn is_a_map(
+            ops in prop::collection::vec(
+                (prop::collection::vec(0u8..4, 0..24), prop::option::of((any::<u8>(), 0usize..40))), 0..400),
+            low in prop::collection::vec(0u8..4, 0..4),
+            every in 1usize..50,
+        ) {
+            let (mut table, mut model) = (Table::default(), Model::new());
+            for (n, (key, value)) in ops.into_iter().enumerate() {
+                let value = value.map(|(byte, len)| vec![byte; len]);
+                table.put(&key, value.as_deref());
+                model.insert(key, value);
+                if n.is_multiple_of(every) {
+                    let bounds = (Bound::Excluded(&low[..]), Bound::Unbounded);
+                    let mut expected: Vec<_> =
+                        model.range::<[u8], _>(bounds).map(|(k, v)| (k.clone(), v.clone())).collect();
+                    prop_assert_eq!(&collect(&table, bounds, false), &expected);
+                    expected.reverse();
+                    prop_assert_eq!(&collect(&table, bounds, true), &expected);
+                }
+            }
+            check(&table, &model);
+            prop_assert!(table.get(b"missing").is_none());
+        }
+    }
+
+    #[test]
+    fn many_keys_and_values_of_all_sizes() {
+        let (mut table, mut model) = (Table::default(), Model::new());
+        for n in 0..20_000usize {
+            let key = format!("key:{:06}", n.wrapping_mul(7919) % 9000).into_bytes();
+            let value = (n % 11 != 0).then(|| vec![n as u8; if n % 500 == 0 { SHARED_FROM + n } else { n % 300 }]);
+            table.put(&key, value.as_deref());
+            model.insert(key, value);
+            if n == 5000 {
+                // From here on the writer keeps the order.
+                assert_eq!(collect(&table, (Bound::Unbounded, Bound::Unbounded), false).len(), model.len());
+            }
+        }
+        check(&table, &model);
+        let all: Vec<_> = model.into_iter().collect();
+        assert_eq!(collect(&table, (Bound::Unbounded, Bound::Unbounded), false), all);
+        assert!(table.bytes() > 9000 * 100);
+        assert!(table.successor().is_empty());
+    }
+
+    #[test]
+    fn a_key_larger_than_any_piece_of_memory() {
+        let mut table = Table::default();
+        let key = vec![7; LARGEST_CHUNK * 2];
+        table.put(&key, Some(b"v"));
+        table.put(b"k", Some(b"w"));
+        assert_eq!(table.get(&key).unwrap().bytes(), Some(&b"v"[..]));
+        assert_eq!(table.sorted().map(|(key, _)| key.len()).collect::<Vec<_>>(), [key.len(), 1]);
+    }
+}
