@@ -99,6 +99,11 @@ impl Entry {
         if self.has_elements() { Collection::decode(&self.value) } else { None }
     }
 
+    /// Bytes of the encoded entry.
+    pub(crate) fn encoded_len(&self) -> usize {
+        1 + self.expire_at.map_or(0, |_| size_of::<u64>()) + self.value.len()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let header = self.kind as u8 | if self.chunked { CHUNKED } else { 0 };
         match self.expire_at {
@@ -216,6 +221,7 @@ mod tests {
             };
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
+            prop_assert_eq!(bytes.len(), entry.encoded_len());
             prop_assert_eq!(decode_header(&bytes).unwrap().expire_at, expire_at);
             prop_assert_eq!(Entry::decode(&bytes), Some(entry));
         }

@@ -5,20 +5,20 @@
 //! new entry. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
 //! whole it takes a new id, and what is cached under the old one is never found again.
 
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{Equivalent, OptionsBuilder, Weighter};
+use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::engine::Entry;
 
 /// Larger values are left to the engine's block cache.
 const MAX_VALUE: usize = 4 << 10;
-/// What an entry costs beside the bytes of key and value.
-const OVERHEAD: u64 = 160;
+/// What an entry costs beside its [`Cached`] bytes.
+const OVERHEAD: u64 = 80;
 /// Room that is reserved for the index at first, in entries: one for so many bytes of cache.
 const BYTES_PER_ITEM: usize = 1024;
 
@@ -32,44 +32,42 @@ impl CacheId {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    id: u32,
-    key: Bytes,
+/// An entry in one piece of memory, so that finding it is little more than one miss of the processor's caches: the id, the key's length (both u32),
+/// the key, and the entry as the engine encodes it; nothing for a key that does not exist.
+///
+/// It stands under the hash of id and key, and says itself whose it is: of two with the same hash, one is kept.
+type Cached = Arc<[u8]>;
+
+/// Bytes before the key.
+const HEADER: usize = 8;
+
+fn header(id: u32, key: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&id.to_ne_bytes());
+    header[4..].copy_from_slice(&(key.len() as u32).to_ne_bytes());
+    header
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        KeyRef { id: self.id, key: &self.key }.hash(state);
-    }
-}
-
-#[derive(Hash)]
-struct KeyRef<'a> {
-    id: u32,
-    key: &'a [u8],
-}
-
-impl Equivalent<Key> for KeyRef<'_> {
-    fn equivalent(&self, other: &Key) -> bool {
-        self.id == other.id && self.key == other.key
-    }
+/// What is cached of a key, if `cached` is of that key.
+fn entry_of<'c>(cached: &'c [u8], id: u32, key: &[u8]) -> Option<&'c [u8]> {
+    cached.strip_prefix(&header(id, key))?.strip_prefix(key)
 }
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Key, Option<Entry>> for ByBytes {
-    fn weight(&self, key: &Key, entry: &Option<Entry>) -> u64 {
-        OVERHEAD + key.key.len() as u64 + entry.as_ref().map_or(0, |e| e.value.len() as u64)
+impl Weighter<u64, Cached> for ByBytes {
+    fn weight(&self, _: &u64, cached: &Cached) -> u64 {
+        OVERHEAD + cached.len() as u64
     }
 }
 
-type Entries = Cache<Key, Option<Entry>, ByBytes, FixedState, DefaultLifecycle<Key, Option<Entry>>>;
+type Entries = Cache<u64, Cached, ByBytes, RandomState, DefaultLifecycle<u64, Cached>>;
 
-/// See the module. `None` stands for a key that does not exist.
+/// See the module.
 pub(super) struct EntryCache {
     cache: Option<Entries>,
+    hasher: RandomState,
     last_id: AtomicU32,
 }
 
@@ -82,9 +80,9 @@ impl EntryCache {
             .build()
             .ok()
             .filter(|_| bytes > 0);
-        let cache =
-            options.map(|o| Cache::with_options(o, ByBytes, FixedState::default(), DefaultLifecycle::default()));
-        EntryCache { cache, last_id: AtomicU32::new(0) }
+        let hasher = RandomState::default();
+        let cache = options.map(|o| Cache::with_options(o, ByBytes, hasher.clone(), DefaultLifecycle::default()));
+        EntryCache { cache, hasher, last_id: AtomicU32::new(0) }
     }
 
     /// An id that was never used.
@@ -101,39 +99,48 @@ impl EntryCache {
         self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// The entry of a key; `None` when it is not known here. The key's stripe must be held.
+    fn hash(&self, id: u32, key: &[u8]) -> u64 {
+        self.hasher.hash_one((id, key))
+    }
+
+    /// The entry of a key (`Some(None)`: it does not exist); `None` when it is not known here. The key's stripe must be held.
     pub fn get(&self, id: &CacheId, key: &[u8]) -> Option<Option<Entry>> {
-        self.cache.as_ref()?.get(&KeyRef { id: id.get(), key })
+        let id = id.get();
+        let cached = self.cache.as_ref()?.get(&self.hash(id, key))?;
+        match entry_of(&cached, id, key)? {
+            [] => Some(None),
+            entry => Entry::decode(entry).map(Some),
+        }
     }
 
     /// Keeps what was read from the engine while the key's stripe was held.
     pub fn fill(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
         let Some(cache) = &self.cache else { return };
         if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
-            // A copy: the bytes at hand may be a small part of a large buffer.
-            let key = Key { id: id.get(), key: Bytes::copy_from_slice(key) };
-            cache.insert(key, entry.map(compact));
+            let id = id.get();
+            cache.insert(self.hash(id, key), cached(id, key, entry));
         }
     }
 
     /// The engine holds a new entry of the key, whose stripe is held exclusively. What nobody has read lately is not brought in.
     pub fn changed(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
         let Some(cache) = &self.cache else { return };
-        let known = KeyRef { id: id.get(), key };
-        if !cache.contains_key(&known) {
+        let id = id.get();
+        let hash = self.hash(id, key);
+        if !cache.contains_key(&hash) {
             return;
         }
         if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
-            self.fill(id, key, entry);
+            cache.insert(hash, cached(id, key, entry));
         } else {
-            cache.remove(&known);
+            cache.remove(&hash);
         }
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
     pub fn forget(&self, id: &CacheId, key: &[u8]) {
         if let Some(cache) = &self.cache {
-            cache.remove(&KeyRef { id: id.get(), key });
+            cache.remove(&self.hash(id.get(), key));
         }
     }
 
@@ -143,12 +150,20 @@ impl EntryCache {
     }
 }
 
-fn compact(entry: &Entry) -> Entry {
-    Entry { value: Bytes::copy_from_slice(&entry.value), ..entry.clone() }
+fn cached(id: u32, key: &[u8], entry: Option<&Entry>) -> Cached {
+    let mut bytes = Vec::with_capacity(HEADER + key.len() + entry.map_or(0, Entry::encoded_len));
+    bytes.extend_from_slice(&header(id, key));
+    bytes.extend_from_slice(key);
+    if let Some(entry) = entry {
+        entry.encode(&mut bytes);
+    }
+    bytes.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn entry(value: &str) -> Entry {

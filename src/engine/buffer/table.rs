@@ -34,10 +34,10 @@ const FIRST_CHUNK: usize = 4 << 10;
 const LARGEST_CHUNK: usize = 256 << 10;
 /// The room for a value is a multiple of so many bytes.
 const ROOM_STEP: usize = 8;
-/// Keys without an order that a writer puts in order by itself, once anybody has asked for a range.
+/// Keys without an order that a writer puts in order by itself, where ranges are asked for.
 const UNORDERED: usize = 4096;
-/// From this many on, keys are sorted first and then added at once.
-const SORT_FROM: usize = 64;
+/// Keys that are more than this share of those in order are merged with them, not put in one by one.
+const MERGE_FROM: usize = 8;
 
 /// Where a record is.
 #[derive(Clone, Copy)]
@@ -75,7 +75,10 @@ struct Order {
     /// The first record whose key may not be among them.
     chunk: usize,
     at: usize,
+    /// Whether anybody has asked for a range of this table.
     asked: bool,
+    /// Whether somebody had of the one before: then writers keep the order from the beginning.
+    expected: bool,
 }
 
 /// See the module. A key that was put stays, deleted or not.
@@ -95,7 +98,7 @@ pub struct Table {
 impl Table {
     /// An empty one that takes this one's place.
     pub fn successor(&self) -> Table {
-        let order = Mutex::new(Order { asked: self.order.lock().asked, ..Order::default() });
+        let order = Mutex::new(Order { expected: self.order.lock().asked, ..Order::default() });
         Table { order, ..Table::default() }
     }
 
@@ -159,7 +162,7 @@ impl Table {
         if self.unordered >= UNORDERED {
             self.unordered = 0;
             let order = self.order.get_mut();
-            if order.asked {
+            if order.asked || order.expected {
                 order.catch_up(&self.chunks);
             }
         }
@@ -222,12 +225,13 @@ impl Order {
             }
             (self.chunk, self.at) = (self.chunk + 1, 0);
         }
-        if new.len() < SORT_FROM {
-            self.keys.extend(new.into_iter().map(Box::from));
-        } else {
-            new.sort_unstable();
-            new.dedup();
+        // Next to each other they find their places faster.
+        new.sort_unstable();
+        new.dedup();
+        if new.len() * MERGE_FROM > self.keys.len() {
             self.keys.append(&mut new.into_iter().map(Box::from).collect());
+        } else {
+            self.keys.extend(new.into_iter().map(Box::from));
         }
     }
 }
