@@ -378,7 +378,7 @@ impl Engine {
     fn drain(&self) -> Result<(), Error> {
         let _draining = self.draining.lock();
         let Some(frozen) = self.buffers.load().frozen.clone() else { return Ok(()) };
-        let mut batch = WriteBatch::default();
+        let mut batch = WriteBatch::with_capacity_bytes(frozen.buffer.bytes());
         let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
         frozen.buffer.sorted(|family, key, value| match value {
             Some(value) => batch.put_cf(families[family as usize], key, value),

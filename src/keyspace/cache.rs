@@ -1,6 +1,6 @@
-//! The cache of hot entries in front of the engines. Hot path.
+//! The cache of hot entries and elements in front of the engines. Hot path.
 //!
-//! Never the truth: turning it off changes speed only. The invariant that keeps it so: an entry is put in by a reader only while
+//! Never the truth: turning it off changes speed only. The invariant that keeps it so: what a key holds is put in by a reader only while
 //! it holds the key's stripe, and changed by a committer only while it holds the stripe exclusively and after the engine has the
 //! new entry. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
 //! whole it takes a new id, and what is cached under the old one is never found again.
@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
@@ -32,25 +33,31 @@ impl CacheId {
     }
 }
 
-/// An entry in one piece of memory, so that finding it is little more than one miss of the processor's caches: the id, the key's length (both u32),
-/// the key, and the entry as the engine encodes it; nothing for a key that does not exist.
+/// What is cached.
+#[derive(Clone, Copy)]
+enum What {
+    Entry = 1,
+    /// An element of [`Space::Data`](crate::engine::Space::Data), by its whole key.
+    Element,
+}
+
+/// What is known of a key in one piece of memory, so that finding it is little more than one miss of the processor's caches: the id and the key's
+/// length (both u32), a [`What`], the key, and what the engine holds; nothing for what does not exist. An entry stands as the engine
+/// encodes it, an element behind a byte that is not looked at.
 ///
-/// It stands under the hash of id and key, and says itself whose it is: of two with the same hash, one is kept.
+/// It stands under the hash of all before the value, and says itself whose it is: of two with the same hash, one is kept.
 type Cached = Arc<[u8]>;
 
 /// Bytes before the key.
-const HEADER: usize = 8;
+const HEADER: usize = 9;
+/// Before an element's value, which may be empty.
+const EXISTS: u8 = 1;
 
-fn header(id: u32, key: &[u8]) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
+fn header(id: u32, what: What, key: &[u8]) -> [u8; HEADER] {
+    let mut header = [what as u8; HEADER];
     header[..4].copy_from_slice(&id.to_ne_bytes());
-    header[4..].copy_from_slice(&(key.len() as u32).to_ne_bytes());
+    header[4..8].copy_from_slice(&(key.len() as u32).to_ne_bytes());
     header
-}
-
-/// What is cached of a key, if `cached` is of that key.
-fn entry_of<'c>(cached: &'c [u8], id: u32, key: &[u8]) -> Option<&'c [u8]> {
-    cached.strip_prefix(&header(id, key))?.strip_prefix(key)
 }
 
 #[derive(Clone)]
@@ -99,49 +106,106 @@ impl EntryCache {
         self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    fn hash(&self, id: u32, key: &[u8]) -> u64 {
-        self.hasher.hash_one((id, key))
+    fn hash(&self, id: u32, what: What, key: &[u8]) -> u64 {
+        self.hasher.hash_one((id, what as u8, key))
+    }
+
+    /// What is known of a key: `None` = nothing, else what `f` makes of the value, or that it does not exist.
+    fn find<T>(&self, id: &CacheId, what: What, key: &[u8], f: impl FnOnce(&[u8]) -> Option<T>) -> Option<Option<T>> {
+        let id = id.get();
+        let cached = self.cache.as_ref()?.get(&self.hash(id, what, key))?;
+        match cached.strip_prefix(&header(id, what, key))?.strip_prefix(key)? {
+            [] => Some(None),
+            value => f(value).map(Some),
+        }
+    }
+
+    /// Keeps the value of a key, which `encode` appends, if it is not too long; with `only_known`, only if something is known of the key.
+    fn keep(
+        &self,
+        id: &CacheId,
+        what: What,
+        key: &[u8],
+        len: usize,
+        only_known: bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(cache) = &self.cache else { return };
+        let id = id.get();
+        let hash = self.hash(id, what, key);
+        if only_known && !cache.contains_key(&hash) {
+            return;
+        }
+        if len > MAX_VALUE {
+            cache.remove(&hash);
+            return;
+        }
+        let mut bytes = Vec::with_capacity(HEADER + key.len() + 1 + len);
+        bytes.extend_from_slice(&header(id, what, key));
+        bytes.extend_from_slice(key);
+        encode(&mut bytes);
+        cache.insert(hash, bytes.into());
+    }
+
+    fn remove(&self, id: &CacheId, what: What, key: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.remove(&self.hash(id.get(), what, key));
+        }
     }
 
     /// The entry of a key (`Some(None)`: it does not exist); `None` when it is not known here. The key's stripe must be held.
     pub fn get(&self, id: &CacheId, key: &[u8]) -> Option<Option<Entry>> {
-        let id = id.get();
-        let cached = self.cache.as_ref()?.get(&self.hash(id, key))?;
-        match entry_of(&cached, id, key)? {
-            [] => Some(None),
-            entry => Entry::decode(entry).map(Some),
-        }
+        self.find(id, What::Entry, key, Entry::decode)
     }
 
     /// Keeps what was read from the engine while the key's stripe was held.
     pub fn fill(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
-        let Some(cache) = &self.cache else { return };
-        if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
-            let id = id.get();
-            cache.insert(self.hash(id, key), cached(id, key, entry));
-        }
+        self.keep_entry(id, key, entry, false);
     }
 
     /// The engine holds a new entry of the key, whose stripe is held exclusively. What nobody has read lately is not brought in.
     pub fn changed(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
-        let Some(cache) = &self.cache else { return };
-        let id = id.get();
-        let hash = self.hash(id, key);
-        if !cache.contains_key(&hash) {
-            return;
-        }
-        if entry.is_none_or(|e| e.value.len() <= MAX_VALUE) {
-            cache.insert(hash, cached(id, key, entry));
-        } else {
-            cache.remove(&hash);
-        }
+        self.keep_entry(id, key, entry, true);
+    }
+
+    fn keep_entry(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>, only_known: bool) {
+        let encode = |bytes: &mut Vec<u8>| entry.into_iter().for_each(|entry| entry.encode(bytes));
+        self.keep(id, What::Entry, key, entry.map_or(0, Entry::encoded_len), only_known, encode);
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
     pub fn forget(&self, id: &CacheId, key: &[u8]) {
-        if let Some(cache) = &self.cache {
-            cache.remove(&self.hash(id.get(), key));
-        }
+        self.remove(id, What::Entry, key);
+    }
+
+    /// The value of an element, as [`EntryCache::get`]. The stripe of the key it belongs to must be held.
+    pub fn element(&self, id: &CacheId, key: &[u8]) -> Option<Option<Bytes>> {
+        self.find(id, What::Element, key, |value| Some(Bytes::copy_from_slice(&value[1..])))
+    }
+
+    /// As [`EntryCache::fill`].
+    pub fn fill_element(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>) {
+        self.keep_element(id, key, value, false);
+    }
+
+    /// As [`EntryCache::changed`].
+    pub fn element_changed(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>) {
+        self.keep_element(id, key, value, true);
+    }
+
+    fn keep_element(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>, only_known: bool) {
+        let encode = |bytes: &mut Vec<u8>| {
+            if let Some(value) = value {
+                bytes.push(EXISTS);
+                bytes.extend_from_slice(value);
+            }
+        };
+        self.keep(id, What::Element, key, value.map_or(0, Bytes::len), only_known, encode);
+    }
+
+    /// As [`EntryCache::forget`].
+    pub fn forget_element(&self, id: &CacheId, key: &[u8]) {
+        self.remove(id, What::Element, key);
     }
 
     /// Bytes in use, entries.
@@ -150,20 +214,8 @@ impl EntryCache {
     }
 }
 
-fn cached(id: u32, key: &[u8], entry: Option<&Entry>) -> Cached {
-    let mut bytes = Vec::with_capacity(HEADER + key.len() + entry.map_or(0, Entry::encoded_len));
-    bytes.extend_from_slice(&header(id, key));
-    bytes.extend_from_slice(key);
-    if let Some(entry) = entry {
-        entry.encode(&mut bytes);
-    }
-    bytes.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn entry(value: &str) -> Entry {
@@ -188,6 +240,24 @@ mod tests {
         cache.fill(&one, b"k", Some(&entry("c")));
         cache.renew(&one);
         assert_eq!(cache.get(&one, b"k"), None);
+    }
+
+    #[test]
+    fn elements_are_not_entries() {
+        let cache = EntryCache::new(1 << 20);
+        let id = cache.new_id();
+        let value = Bytes::from_static(b"value");
+        cache.element_changed(&id, b"k", Some(&value));
+        assert_eq!(cache.element(&id, b"k"), None, "nobody has asked for it");
+        cache.fill_element(&id, b"k", Some(&Bytes::new()));
+        assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(Bytes::new())), None));
+        cache.fill(&id, b"k", None);
+        cache.element_changed(&id, b"k", Some(&value));
+        assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(value)), Some(None)));
+        cache.element_changed(&id, b"k", None);
+        assert_eq!(cache.element(&id, b"k"), Some(None));
+        cache.forget_element(&id, b"k");
+        assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (None, Some(None)));
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl<'s> Overlay<'s> {
             if let Some(libraries) = &overlay.libraries {
                 overlay.slot.libraries_changed(libraries);
             }
+            for (key, value) in &overlay.data {
+                overlay.slot.element_changed(key, value.as_ref());
+            }
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
@@ -127,6 +130,7 @@ impl<'s> Overlay<'s> {
 
     /// Whether the engine has made the changes is not known.
     pub fn uncertain(&self) {
+        self.data.keys().for_each(|key| self.slot.element_uncertain(key));
         self.entries.keys().for_each(|key| self.slot.uncertain(key));
     }
 
@@ -150,7 +154,12 @@ impl Read for Overlay<'_> {
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match self.space(space).get(key) {
             Some(value) => Ok(value.clone()),
-            None => self.slot.element(space, key),
+            // What is only looked for to be replaced is not brought in.
+            None if self.locked => match self.slot.cached_element(space, key) {
+                Some(known) => Ok(known),
+                None => self.slot.element_from_engine(space, key),
+            },
+            None => self.slot.element_from_engine(space, key),
         }
     }
 

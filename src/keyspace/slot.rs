@@ -310,8 +310,25 @@ impl Slot {
         }
     }
 
-    /// The value of an element.
+    /// The value of an element. The stripe of its key must be held.
     pub(super) fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        if let Some(known) = self.cached_element(space, key) {
+            return Ok(known);
+        }
+        let value = self.element_from_engine(space, key)?;
+        if space == Space::Data {
+            self.env.cache.fill_element(&self.cache_id, key, value.as_ref());
+        }
+        Ok(value)
+    }
+
+    /// What the cache knows of an element. The stripe of its key must be held. By score they are only iterated.
+    pub(super) fn cached_element(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
+        if space == Space::Data { self.env.cache.element(&self.cache_id, key) } else { None }
+    }
+
+    /// [`Slot::element`] past the cache: for recovery, which holds no stripes.
+    pub(super) fn element_from_engine(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match &*self.store.load() {
             Some(store) => Ok(store.engine.element(space, key)?),
             None => self.check_never_written().map(|()| None),
@@ -343,6 +360,11 @@ impl Slot {
         }
     }
 
+    /// The engine holds a new value of an element of [`Space::Data`], and the stripe of its key is held exclusively.
+    pub(super) fn element_changed(&self, key: &[u8], value: Option<&Bytes>) {
+        self.env.cache.element_changed(&self.cache_id, key, value);
+    }
+
     /// The engine holds new libraries of functions; [`LIBRARIES_KEY`](super::effect::LIBRARIES_KEY) is held exclusively.
     pub(super) fn libraries_changed(&self, libraries: &Bytes) {
         if let Some(observer) = self.env.observer.get() {
@@ -353,6 +375,11 @@ impl Slot {
     /// Whether this is the slot that holds what belongs to no database: the libraries of functions, and the map of databases.
     pub(super) fn is_first(&self) -> bool {
         (self.db, self.number) == (0, 0)
+    }
+
+    /// The engine may or may not hold a new value of an element; else as [`Slot::element_changed`].
+    pub(super) fn element_uncertain(&self, key: &[u8]) {
+        self.env.cache.forget_element(&self.cache_id, key);
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.

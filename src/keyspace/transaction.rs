@@ -217,7 +217,7 @@ impl Read for Reader<'_, '_> {
     }
 }
 
-/// Reads a key's elements and lets go of all locks as soon as the view is fixed.
+/// Reads a key's elements and lets go of all locks as soon as the view is fixed. Past the cache, to which nothing may be added without them.
 struct LastReader<'t, 'k> {
     slot: &'k Slot,
     held: &'t mut Held<'k>,
@@ -225,11 +225,11 @@ struct LastReader<'t, 'k> {
 
 impl Read for LastReader<'_, '_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
-        self.slot.get(key)
+        self.slot.get_from_engine(key)
     }
 
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.slot.element(space, key)
+        self.slot.element_from_engine(space, key)
     }
 
     fn elements(

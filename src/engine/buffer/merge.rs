@@ -11,7 +11,7 @@ use super::super::batch::Family;
 use super::{Buffer, Buffers, Value};
 
 /// Records that are first taken from a buffer.
-const FIRST_STEP: usize = 32;
+const FIRST_STEP: usize = 64;
 /// Each step takes so many times as many as the one before, up to the largest.
 const GROWTH: usize = 4;
 const LARGEST_STEP: usize = 4096;
