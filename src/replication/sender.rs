@@ -1,7 +1,7 @@
 //! One replica's stream of one slot's records, on the master: window, acks, keepalives. Hot path of replication.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,6 +22,15 @@ use crate::server::Server;
 const KEEPALIVES: u32 = 10;
 /// Bytes of records to a message: larger ones are no faster (PROTOCOL: Messages).
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// What lies at most so many bytes before the log's end was written just now, and is read from memory: no other task has to be told to go on
+/// without this thread.
+const HOT_BYTES: u64 = 1 << 20;
+/// A message with at least so many records tells of a slot that is written all the time: what comes next may gather for a moment, since a
+/// message costs as much as several records. One that somebody waits for alone goes at once.
+const BUSY_RECORDS: u64 = 16;
+/// For how long.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// A stream that was accepted.
 pub(super) struct Link {
@@ -138,9 +147,16 @@ impl Link {
             let window = self.manager.config.sync_window_size() as u64;
             let records = window.saturating_sub(sent.index.saturating_sub(acked_to.index));
             let room = (self.pace.room(bytes), records);
-            let next = tokio::task::block_in_place(|| self.next_chunk(&mut reader, &published.position, room));
+            let end = &published.position;
+            let hot = reader.is_some() && end.filenum == sent.filenum && end.offset.saturating_sub(sent.offset) <= HOT_BYTES;
+            let next = match hot {
+                true => self.next_chunk(&mut reader, end, room),
+                false => tokio::task::block_in_place(|| self.next_chunk(&mut reader, end, room)),
+            };
+            let mut gather = false;
             let message = match next {
                 Ok(Some(chunk)) => {
+                    gather = chunk.end == *end && chunk.end.index - sent.index >= BUSY_RECORDS;
                     sent = chunk.end;
                     *self.sent.lock() = sent;
                     self.pace.sent(sent.index, chunk.bytes.len() as u64, Instant::now());
@@ -166,6 +182,9 @@ impl Link {
                 Ok(Ok(())) => (told, silent_since) = (true, TokioInstant::now()),
                 Ok(Err(_)) => return Status::cancelled("the replica closed the stream"),
                 Err(_) => return Status::deadline_exceeded("the replica takes nothing"),
+            }
+            if gather {
+                tokio::time::sleep(GATHER).await;
             }
         }
     }
