@@ -145,13 +145,13 @@ points! {
     EngineCreate: Engine = "engine::create";
     /// An engine that exists.
     EngineOpen: Engine = "engine::open";
-    /// A batch to the memtables.
+    /// A batch to an engine's write buffer.
     EngineWrite: Engine = "engine::write";
-    /// Memtables to files: the beginning.
+    /// A write buffer to files: the beginning.
     EngineBeginFlush: Engine = "engine::begin_flush";
     /// The end.
     EngineFinishFlush: Engine = "engine::finish_flush";
-    /// Memtables of a new engine to files.
+    /// The write buffer of a new engine to files.
     EngineFlush: Engine = "engine::flush";
     /// Hard links to the engine's files in a new folder.
     EngineCheckpoint: Engine = "engine::checkpoint";

@@ -120,7 +120,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::{Applied, Batch, EngineOptions, Entry, Kept, Shared};
+    use super::super::{Applied, Batch, EngineOptions, Entry, EntryVisitor, Kept, Shared};
     use super::*;
     use crate::binlog::Position;
 
@@ -202,6 +202,33 @@ mod tests {
         assert!(engine.scan_back(None, &mut |_, _| Ok(true)).is_err());
         assert!(engine.verify(&|| false).is_err());
         assert!(engine.damage().unwrap().contains("damaged"));
+    }
+
+    #[test]
+    fn what_is_buffered_is_not_taken_for_what_damage_hides() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("engine");
+        let engine = Engine::create(&path, &shared(), applied(0), &Kept::default()).unwrap();
+        fill(&engine, 1);
+        let table = table(&path);
+        let len = fs::metadata(&table).unwrap().len();
+        // The first blocks and, before the filter and the index, the last ones.
+        [100, len / 3].into_iter().for_each(|offset| flip(&table, offset));
+        let mut batch = Batch::default();
+        let (in_the_middle, value) = (key(KEYS / 2), Entry::string(value(1), None));
+        batch.entry(&in_the_middle, Some(&value));
+        engine.write(batch, applied(2)).unwrap();
+        let read = |scan: &dyn Fn(EntryVisitor<'_>) -> Result<(), Error>| {
+            let mut first = None;
+            let result = scan(&mut |key, _| {
+                first = Some(key.to_vec());
+                Ok(false)
+            });
+            result.map(|()| first)
+        };
+        assert!(read(&|f| engine.scan(None, f)).is_err());
+        assert!(engine.damage().is_some());
+        assert!(read(&|f| engine.scan_back(Some(&in_the_middle), f)).is_ok_and(|first| first == Some(in_the_middle)));
     }
 
     #[test]

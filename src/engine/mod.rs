@@ -386,6 +386,8 @@ impl Engine {
         });
         batch.put_cf(self.family(Family::System)?, APPLIED_KEY, frozen.applied.encode());
         self.db.write_opt(batch, &self.write_options).map_err(self.failure())?;
+        // If RocksDB wants writers to be slower, it has the next one wait for what this one wrote. That must not be a commit.
+        self.check()?;
         let _written = self.written.lock();
         let active = self.buffers.load().active.clone();
         self.buffers.store(Arc::new(Buffers { active, frozen: None }));
@@ -495,12 +497,12 @@ impl Engine {
         })
     }
 
-    /// An estimate of the number of keys: overwritten and deleted ones may count twice.
+    /// An estimate of the number of keys: those in the write buffer are taken for new ones, and those deleted in it for such as were there.
     pub fn estimated_keys(&self) -> Result<u64, Error> {
-        let buffered = self.buffers.load().len(Family::Meta) as u64;
+        let (live, deleted) = self.buffers.load().counts(Family::Meta);
         let meta = self.family(Family::Meta)?;
         let count = self.db.property_int_value_cf(meta, properties::ESTIMATE_NUM_KEYS).map_err(self.failure())?;
-        Ok(buffered + count.unwrap_or(0))
+        Ok((count.unwrap_or(0) + live).saturating_sub(deleted))
     }
 
     /// A number that RocksDB keeps, summed over the families.

@@ -19,8 +19,8 @@ const BLOCK_SIZE: usize = 8 << 10;
 const ARENA_BLOCK: usize = 256 << 10;
 /// Table files are handed to the disk in steps, not in one stall at the end.
 const BYTES_PER_SYNC: u64 = 1 << 20;
-/// Bloom filter of a memtable, as a share of the size at which RocksDB flushes it: 12 bits a key when a record is 170 bytes. Most keys
-/// that are asked for are not in the memtable; a search there costs several times as much.
+/// Bloom filter of a memtable, as a share of the size at which RocksDB flushes it: 12 bits a key when a record is 170 bytes. While a memtable is
+/// flushed, most keys that are asked for are not in it; a search there costs several times as much.
 const MEMTABLE_BLOOM: f64 = 0.004;
 /// The memtable that RocksDB flushes by itself is this many times the size at which the slot flushes it.
 const MEMTABLE_SLACK: usize = 2;
@@ -46,7 +46,7 @@ impl From<Compression> for DBCompressionType {
 /// What the conf file says about engines.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Bytes of log after which a slot is flushed; its memtable is about that large.
+    /// Bytes of log after which a slot is flushed; its write buffer is about that large at most.
     pub write_buffer_size: usize,
     /// Bytes, for all slots together.
     pub block_cache: usize,
@@ -92,7 +92,7 @@ impl Shared {
         // A folder of an earlier version has fewer.
         o.create_missing_column_families(true);
         o.set_atomic_flush(true);
-        // One committer a slot, under its commit lock.
+        // Whole write buffers, one after the other.
         o.set_allow_concurrent_memtable_write(false);
         o.set_enable_write_thread_adaptive_yield(false);
         o.set_max_background_jobs(self.options.max_background_jobs);

@@ -56,7 +56,6 @@ impl Slot {
     /// Commits a group that concerns this slot alone; joins the groups of threads that wait at the same time. Handed to the
     /// operating system and visible to readers when it returns.
     pub(super) fn commit(&self, write: SlotWrite) -> Result<Position, Error> {
-        self.wait_for_flusher();
         if let Some(mut committer) = self.commit.try_lock() {
             let joined = std::mem::take(&mut *self.queue.lock());
             return self.commit_group(&mut committer, write, &joined);
@@ -98,7 +97,7 @@ impl Slot {
         let before = writer.tail();
         let end = writer.append(writes.iter().flat_map(|w| &w.drafts), term);
         let end = end.map_err(|e| self.not_appended(c, e))?;
-        // The records are in the log, the batch is yet to be copied into the memtables: large values must not be held more often than needed.
+        // The records are in the log, the batch is yet to be copied into the write buffer: large values must not be held more often than needed.
         writes.iter_mut().for_each(|w| w.drafts = Vec::new());
         let batch = match writes.as_mut_slice() {
             [one] => std::mem::take(&mut one.batch),
@@ -118,7 +117,6 @@ impl Slot {
     /// the end of some of the logs, where recovery finds what others lack and takes it back, with all that follows it: nothing of
     /// the group has been acknowledged.
     pub(super) fn commit_multi(parts: Vec<(&Slot, SlotWrite)>, spans: &[Span]) -> Result<Vec<Position>, Error> {
-        parts.iter().for_each(|(slot, _)| slot.wait_for_flusher());
         let mut held = lock_commits(parts.into_iter());
         let appended = append_multi(&mut held, spans)?;
         // All logs have it: it has happened. An engine that fails now makes its slot read-only, and recovery applies it.
@@ -145,7 +143,6 @@ impl Slot {
 
     /// Appends a run of records received from a master, ending at `end`, and applies `batch`, their effects.
     pub(super) fn commit_run(&self, run: &[u8], end: Position, batch: Batch, time: u64) -> Result<(), Error> {
-        self.wait_for_flusher();
         let mut c = self.commit.lock();
         let before = self.writable(&mut c).map(|(_, writer)| writer.tail());
         let appended = before.and_then(|before| self.append_run(&mut c, run, end).map(|()| before));
@@ -209,7 +206,7 @@ impl Slot {
         let Some(store) = &*store else { return Err(NotApplied::Closed(self.close_for_writes("no store"))) };
         let bytes = bytes.max(batch.len() as u64);
         if let Err(e) = store.engine.write(batch, Applied { position: end, time: c.time }) {
-            // RocksDB refuses a write as a whole before it touches a memtable when it has stopped for lack of space.
+            // The engine refuses a write as a whole, before it touches its buffer, when RocksDB has stopped for lack of space.
             let contained = store.engine.applied().map(|applied| applied.position.index);
             if e.is_disk_full() && contained.is_ok_and(|index| index == self.position().index) {
                 return Err(NotApplied::NoSpace(e.into()));

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
 use super::purge::PurgePolicy;
-use super::{Error, Keyspace};
+use super::{Error, Keyspace, Slot};
 
 /// How often logs are synced with `sync : everysec`.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,10 +104,17 @@ fn flush_loop(
         {
             report(slot, keyspace.flush_slot(slot));
         }
-        // What a full channel dropped, and what is much in sum.
-        for slot in keyspace.all_slots().filter(|s| s.unflushed() >= keyspace.env.flush_threshold) {
-            report(slot, keyspace.flush_slot(slot));
+        // What a full channel dropped, and what has come meanwhile.
+        let is_due = |slot: &&Arc<Slot>| slot.unflushed() >= keyspace.env.flush_threshold;
+        let mut failed = false;
+        while !failed && !is_stopped(stopped) && keyspace.all_slots().any(|slot| is_due(&slot)) {
+            for slot in keyspace.all_slots().filter(is_due) {
+                let result = keyspace.flush_slot(slot);
+                failed |= result.is_err();
+                report(slot, result);
+            }
         }
+        // What is much in sum.
         while keyspace.env.unflushed_total.load(Ordering::Relaxed) > max_unflushed() {
             let Some(slot) = keyspace.all_slots().max_by_key(|s| s.unflushed()) else { break };
             let result = keyspace.flush_slot(slot);
@@ -131,7 +138,11 @@ fn flush_loop(
     }
 }
 
-fn report(slot: &super::Slot, result: Result<(), Error>) {
+fn is_stopped(stopped: &Receiver<()>) -> bool {
+    stopped.try_recv() == Err(TryRecvError::Disconnected)
+}
+
+fn report(slot: &Slot, result: Result<(), Error>) {
     // That the disk is full the slot has said already; it is tried again every second.
     if let Err(e) = result
         && !e.is_disk_full()

@@ -15,7 +15,9 @@
 //! 4. commit locks of slots, in the order of the slots;
 //! 5. locks that are held for a few instructions: logs' sync handles, queues, pins, caches, tables of waiting and watching clients.
 //!
-//! RocksDB's write stalls are waited for under 4 and end by its own flushes, which take none of these. A command that comes to need
+//! An engine's own locks are under all of these. RocksDB's write stalls are waited for under 4 and end by its own flushes and compactions,
+//! which take none of these. Who waits for the flusher ([`super::flush`]), which takes 2 and 4, holds 3 at most, and does not wait for
+//! long. A command that comes to need
 //! 2 while it holds 3 (FLUSHALL in EXEC or a script) is given up and run again with all of both ([`super::LockPlan`]).
 
 use std::hash::BuildHasher;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::effect::Effect;
+use super::flush::FAR_BEHIND;
 use super::overlay::Overlay;
 use super::replay::effects_of;
 use super::slot::Store;
@@ -161,7 +162,7 @@ fn give_up(slot: &Slot, replay: &Replay<'_>) {
     slot.publish(contained);
 }
 
-/// Leaves a slot at the last record before one that cannot be applied. Nothing may be built on it.
+/// Leaves a slot at the last record that was applied before one that cannot be. Nothing may be built on it.
 fn stop_before_bad(slot: &Slot, replay: &mut Replay<'_>, why: &str) -> Result<(), Error> {
     slot.close_for_writes(format!("the binlog holds a record that cannot be replayed: {why}"));
     let last_good = replay.applied.position.index;
@@ -281,7 +282,10 @@ impl Slot {
             return Ok(false);
         };
         store.engine.check()?;
-        let mut replay = Replay::new(self, store.clone(), store.engine.applied()?);
+        // Nobody can add to it until the locks are let go of.
+        self.env().cache.renew(&self.cache_id);
+        // Not while all keys are locked.
+        let mut replay = Replay { flush_at: u64::MAX, ..Replay::new(self, store.clone(), store.engine.applied()?) };
         let from = replay.applied.position;
         binlog::recover(store.log_dir(), from, |record| replay.record(record))?;
         replay.write()?;
@@ -289,7 +293,6 @@ impl Slot {
         if applied.position != tail {
             return Err(self.close_for_writes(format!("the engine is at {}, its log at {tail}", applied.position)));
         }
-        self.env().cache.renew(&self.cache_id);
         self.replaced();
         if self.is_first() {
             self.load_databases()?;
@@ -315,11 +318,14 @@ struct Replay<'s> {
     /// Up to here the records are in the engine or the overlay.
     applied: Applied,
     bytes: u64,
+    /// The engine is flushed when it holds so many bytes in memory.
+    flush_at: u64,
 }
 
 impl<'s> Replay<'s> {
     fn new(slot: &'s Slot, store: Arc<Store>, applied: Applied) -> Replay<'s> {
-        Replay { overlay: Overlay::alone(slot), store, applied, bytes: 0 }
+        let flush_at = slot.env().flush_threshold.saturating_mul(FAR_BEHIND);
+        Replay { overlay: Overlay::alone(slot), store, applied, bytes: 0, flush_at }
     }
 
     fn record(&mut self, record: Record<'_>) -> Result<(), Error> {
@@ -360,9 +366,8 @@ impl<'s> Replay<'s> {
         if self.overlay.len() > 0 {
             self.store.engine.write(self.overlay.batch(), self.applied)?;
         }
-        // As many as a slot has between two flushes.
-        if self.store.engine.buffered() as u64 >= self.overlay.slot().env().flush_threshold {
-            self.overlay.slot().env().sync_logs();
+        // What a slot usually has not flushed needs no room on the disk to be replayed.
+        if self.store.engine.buffered() as u64 >= self.flush_at {
             self.store.engine.flush()?;
         }
         self.overlay.clear();

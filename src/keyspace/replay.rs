@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::effect::Effect;
+use super::flush::wait_for_flusher;
 use super::overlay::Overlay;
 use super::slot::NOBODY;
 use super::{Error, Keyspace, Slot};
@@ -68,6 +69,7 @@ impl Keyspace {
                 }
                 None => {}
             }
+            wait_for_flusher(std::iter::once(slot));
             let keys = group.effects.iter().filter_map(|(_, effect)| effect.key());
             let mut stripes: Vec<usize> = keys.map(|key| self.locks.stripe(key)).collect();
             stripes.sort_unstable();

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::commit::{SlotWrite, Span};
 use super::effect::{Effect, LIBRARIES_KEY, Read};
+use super::flush::wait_for_flusher;
 use super::held::Held;
 use super::locks::{AllStripes, StripeGuard};
 use super::overlay::Overlay;
@@ -744,6 +745,10 @@ impl<'k> Transaction<'k> {
         if let Some(error) = &self.failed {
             // Nothing of it has left the overlays.
             return Err(error.clone());
+        }
+        // Who holds everything holds what a flush needs.
+        if self.all.is_none() {
+            wait_for_flusher(parts.iter().map(|part| part.overlay.slot()));
         }
         let mut failed = Vec::new();
         let result = self.commit_writes(&mut parts, spans, &mut failed);

@@ -148,7 +148,8 @@ impl Link {
             let records = window.saturating_sub(sent.index.saturating_sub(acked_to.index));
             let room = (self.pace.room(bytes), records);
             let end = &published.position;
-            let hot = reader.is_some() && end.filenum == sent.filenum && end.offset.saturating_sub(sent.offset) <= HOT_BYTES;
+            let hot =
+                reader.is_some() && end.filenum == sent.filenum && end.offset.saturating_sub(sent.offset) <= HOT_BYTES;
             let next = match hot {
                 true => self.next_chunk(&mut reader, end, room),
                 false => tokio::task::block_in_place(|| self.next_chunk(&mut reader, end, room)),

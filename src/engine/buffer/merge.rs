@@ -59,17 +59,32 @@ impl Source<'_> {
         if self.next < self.items.len() {
             return;
         }
-        let Some(step) = self.step else { return };
-        let last = self.items.last().map(|item| self.bytes[item.key.clone()].to_vec());
+        if let Some(step) = self.step {
+            let last = self.items.last().map(|item| self.bytes[item.key.clone()].to_vec());
+            self.items.clear();
+            self.bytes.clear();
+            self.next = 0;
+            self.take(step, last);
+        }
+    }
+
+    /// Takes all that are left.
+    fn fill_whole(&mut self) {
+        while self.step.is_some() {
+            let last = self.items.last().map(|item| self.bytes[item.key.clone()].to_vec());
+            self.take(LARGEST_STEP, last);
+        }
+    }
+
+    /// Takes so many records that come after `last`.
+    fn take(&mut self, step: usize, last: Option<Vec<u8>>) {
         let Range { mut lower, mut upper, reverse, family } = self.range;
         if let Some(last) = &last {
             let end = if reverse { &mut upper } else { &mut lower };
             *end = Bound::Excluded(last);
         }
-        let (mut items, mut bytes) = (std::mem::take(&mut self.items), std::mem::take(&mut self.bytes));
-        items.clear();
-        bytes.clear();
-        self.next = 0;
+        let (items, bytes) = (&mut self.items, &mut self.bytes);
+        let had = items.len();
         self.buffer.range(family, (lower, upper), reverse, &mut |key, value| {
             let mut hold = |what: &[u8]| {
                 let start = bytes.len();
@@ -83,10 +98,9 @@ impl Source<'_> {
                 Value::Shared(value) => Held::Shared(value.clone()),
             };
             items.push(Item { key, value });
-            items.len() < step
+            items.len() < had + step
         });
-        self.step = (items.len() == step).then(|| step.saturating_mul(GROWTH).min(LARGEST_STEP.max(step)));
-        (self.items, self.bytes) = (items, bytes);
+        self.step = (items.len() == had + step).then(|| (step * GROWTH).min(LARGEST_STEP));
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -169,22 +183,32 @@ impl<'r> Merge<'r> {
         mut fixed: Option<Fixed<'_>>,
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), rocksdb::Error> {
+        let mut started = false;
+        let mut disk_ended = false;
         loop {
+            let used_up = self.sources.iter().any(|source| source.next == source.items.len() && !source.is_whole());
             self.sources.iter_mut().for_each(Source::fill);
             if let Some(call) = &mut fixed {
+                if started && used_up {
+                    self.sources.iter_mut().for_each(Source::fill_whole);
+                }
                 if self.sources.iter().all(Source::is_whole) {
                     call();
                     fixed = None;
-                } else {
-                    self.sources.iter_mut().for_each(|source| source.step = source.step.map(|_| usize::MAX));
                 }
+            }
+            started = true;
+            // It may have ended because it could not go on, and what it would have said comes before what the buffers say.
+            if !disk_ended && !iter.valid() {
+                iter.status()?;
+                disk_ended = true;
             }
             let advance = |iter: &mut DBRawIteratorWithThreadMode<'_, D>, reverse: bool| {
                 if reverse { iter.prev() } else { iter.next() }
             };
             match self.first(iter.key()) {
                 None | Some((_, Ordering::Greater)) => {
-                    let Some((key, value)) = iter.item() else { return iter.status() };
+                    let Some((key, value)) = iter.item() else { return Ok(()) };
                     if !f(key, value) {
                         return Ok(());
                     }

@@ -72,11 +72,6 @@ impl Buffer {
         }
     }
 
-    /// Keys of a family, those deleted included.
-    pub fn len(&self, family: Family) -> usize {
-        self.tables.read()[family as usize].len()
-    }
-
     fn is_empty(&self, family: Family) -> bool {
         self.tables.read()[family as usize].is_empty()
     }
@@ -116,9 +111,12 @@ impl Buffers {
         self.iter().map(|buffer| buffer.bytes()).sum()
     }
 
-    /// Keys of a family, counted once in each buffer.
-    pub fn len(&self, family: Family) -> usize {
-        self.iter().map(|buffer| buffer.len(family)).sum()
+    /// Keys of a family that exist and that are deleted, once for each buffer that knows them.
+    pub fn counts(&self, family: Family) -> (u64, u64) {
+        self.iter().fold((0, 0), |(live, deleted), buffer| {
+            let table = &buffer.tables.read()[family as usize];
+            (live + (table.len() - table.deleted()) as u64, deleted + table.deleted() as u64)
+        })
     }
 }
 

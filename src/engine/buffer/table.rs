@@ -36,6 +36,8 @@ const LARGEST_CHUNK: usize = 256 << 10;
 const ROOM_STEP: usize = 8;
 /// Keys without an order that a writer puts in order by itself, where ranges are asked for.
 const UNORDERED: usize = 4096;
+/// What a key in order takes beside its bytes.
+const ORDER_OVERHEAD: usize = 32;
 /// Keys that are more than this share of those in order are merged with them, not put in one by one.
 const MERGE_FROM: usize = 8;
 
@@ -72,6 +74,8 @@ impl<'t> Value<'t> {
 #[derive(Default)]
 struct Order {
     keys: BTreeSet<Box<[u8]>>,
+    /// Memory of `keys`, about.
+    bytes: usize,
     /// The first record whose key may not be among them.
     chunk: usize,
     at: usize,
@@ -90,6 +94,8 @@ pub struct Table {
     shared: Vec<Bytes>,
     /// Of `chunks` and `shared`.
     bytes: usize,
+    /// Keys that are deleted.
+    deleted: usize,
     /// Records since the order was last made.
     unordered: usize,
     order: Mutex<Order>,
@@ -107,13 +113,18 @@ impl Table {
         self.index.len()
     }
 
+    /// Keys that are deleted.
+    pub fn deleted(&self) -> usize {
+        self.deleted
+    }
+
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// Memory it takes, about; without the order, which few tables have.
+    /// Memory it takes, about.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.index.capacity() * (size_of::<Place>() + 1)
+        self.bytes + self.index.capacity() * (size_of::<Place>() + 1) + self.order.lock().bytes
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
@@ -147,6 +158,7 @@ impl Table {
         match self.index.entry(spread(hash), same, |place| spread(place.hash)) {
             Entry::Occupied(mut known) => {
                 let place = *known.get();
+                self.deleted -= usize::from(is_deleted(&self.chunks, place));
                 if !overwrite(&mut self.chunks, place, value) {
                     let at = append(&mut self.chunks, &mut self.shared, &mut self.bytes, key, value);
                     *known.get_mut() = Place { hash, ..at };
@@ -159,6 +171,7 @@ impl Table {
                 self.unordered += 1;
             }
         }
+        self.deleted += usize::from(value.is_none());
         if self.unordered >= UNORDERED {
             self.unordered = 0;
             let order = self.order.get_mut();
@@ -228,6 +241,7 @@ impl Order {
         // Next to each other they find their places faster.
         new.sort_unstable();
         new.dedup();
+        self.bytes += new.iter().map(|key| key.len() + ORDER_OVERHEAD).sum::<usize>();
         if new.len() * MERGE_FROM > self.keys.len() {
             self.keys.append(&mut new.into_iter().map(Box::from).collect());
         } else {
@@ -248,6 +262,10 @@ fn is_nothing(bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
 /// The hash by which the table finds a place: it looks at the highest and at the lowest bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
+}
+
+fn is_deleted(chunks: &[Vec<u8>], place: Place) -> bool {
+    number(&chunks[place.chunk as usize][place.at as usize..], 4) == DELETED
 }
 
 fn number(record: &[u8], at: usize) -> u32 {
@@ -344,6 +362,7 @@ mod tests {
 
     fn check(table: &Table, model: &Model) {
         assert_eq!(table.len(), model.len());
+        assert_eq!(table.deleted(), model.values().filter(|value| value.is_none()).count());
         for (key, value) in model {
             assert_eq!(table.get(key).expect("a known key").bytes(), value.as_deref());
         }
