@@ -57,9 +57,7 @@ fn engine(dir: &Path, entry: &Entry, keys: u64) -> Engine {
 
 #[divan::bench(args = HELD)]
 fn stage(bencher: Bencher, held: &Held) {
-    let dir = tempfile::tempdir().expect("a folder");
     let entry = (held.entry)();
-    let engine = engine(dir.path(), &entry, 0);
     let keys: Vec<Bytes> = (0..BATCH).map(key).collect();
     bencher.counter(ItemsCount::new(BATCH)).counter(BytesCount::new(BATCH as usize * entry.value.len())).bench(|| {
         let mut batch = Batch::default();

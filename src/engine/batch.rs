@@ -176,7 +176,7 @@ mod tests {
         second.libraries(b"");
         let both = Batch::concat([&first, &second].into_iter());
         assert_eq!(both.len(), first.len() + second.len());
-        let expected: [(Family, &[u8], Option<&[u8]>); 4] = [
+        let expected: [<Changes<'_> as Iterator>::Item; 4] = [
             (Family::Meta, b"key", Some(&encoded)),
             (Family::Data, b"", None),
             (Family::Score, b"s", Some(b"")),
