@@ -93,14 +93,21 @@ impl Drop for Registered {
 }
 
 /// Serves a registered client until it leaves, is killed, or the server stops.
-pub(super) async fn serve(server: Arc<Server>, stream: TcpStream, info: Arc<ClientInfo>) {
+pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) {
     let registered = Registered { server: server.clone(), info: info.clone() };
-    if let Err(error) = run(server, stream, info).await {
+    let ended = run(server, &mut stream, info).await;
+    if let Err(error) = &ended {
         tracing::debug!(client = %registered.info.addr, %error, "connection lost");
+    }
+    // Whoever sees the connection end finds it gone and counted.
+    drop(registered);
+    if ended.is_ok() {
+        // It may be lost already.
+        let _ = stream.shutdown().await;
     }
 }
 
-async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) -> io::Result<()> {
+async fn run(server: Arc<Server>, stream: &mut TcpStream, info: Arc<ClientInfo>) -> io::Result<()> {
     let authenticated = server.config.requirepass().is_empty();
     let mut session = Some(Box::new(Session {
         client: Client::new(info.clone(), authenticated),
@@ -113,8 +120,8 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
     let mut turn = Instant::now();
     loop {
         args.clear();
-        if !input.fill(&server, &mut stream, &info).await? {
-            return stream.shutdown().await;
+        if !input.fill(&server, stream, &info).await? {
+            return Ok(());
         }
         let mut again = false;
         loop {
@@ -124,7 +131,7 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
             info.set_busy(false);
             if let Pause::Pool(call) = pause {
                 let mut running = session.take().ok_or_else(no_session)?;
-                flush(&server, &stream, &info, &mut input, &mut running.reply).await?;
+                flush(&server, stream, &info, &mut input, &mut running.reply).await?;
                 info.set_busy(true);
                 let server_for_pool = server.clone();
                 (session, args, pause) = task::spawn_blocking(move || {
@@ -137,13 +144,13 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                 info.set_busy(false);
             }
             if let Pause::Block(wait, before) = &mut pause {
-                session = wait_for(&server, &mut stream, &info, &mut input, wait, before).await?;
+                session = wait_for(&server, stream, &info, &mut input, wait, before).await?;
                 if session.is_none() {
-                    return stream.shutdown().await;
+                    return Ok(());
                 }
             }
             if matches!(pause, Pause::Abort) || info.overran().is_some() {
-                return stream.shutdown().await;
+                return Ok(());
             }
             again = matches!(pause, Pause::Held | Pause::Later);
             // What they refer to is a part of the input buffer, which the next request may need to grow.
@@ -151,12 +158,12 @@ async fn run(server: Arc<Server>, mut stream: TcpStream, info: Arc<ClientInfo>) 
                 args.clear();
             }
             let present = session.as_mut().ok_or_else(no_session)?;
-            flush(&server, &stream, &info, &mut input, &mut present.reply).await?;
-            if matches!(pause, Pause::Held) && !hold(&server, &mut stream, &info, &mut input).await? {
-                return stream.shutdown().await;
+            flush(&server, stream, &info, &mut input, &mut present.reply).await?;
+            if matches!(pause, Pause::Held) && !hold(&server, stream, &info, &mut input).await? {
+                return Ok(());
             }
             if matches!(pause, Pause::Close) || present.client.is_closing() || info.closing() == Closing::Kill {
-                return stream.shutdown().await;
+                return Ok(());
             }
             if turn.elapsed() >= SLICE {
                 task::yield_now().await;

@@ -254,7 +254,7 @@ impl Family {
         // Only a lost part that has the stamp in it can be found by it.
         let findable = |nth: usize, op: &Op| {
             let gone = |key: &usize| kept[*key].is_none_or(|kept| kept <= nth);
-            op.steps.iter().any(|(key, change)| gone(key) && op.is_stamped_in(change))
+            op.steps.iter().any(|(key, change)| gone(key) && op.is_stamped_in(change, from))
         };
         let stamps = acknowledged.filter(|(nth, op)| findable(*nth, op));
         let stamps: Vec<String> = stamps.map(|(_, op)| stamp(&self.name, op.number)).collect();
@@ -356,10 +356,12 @@ impl Op {
         }
     }
 
-    /// Whether its stamp stands in what the change leaves in the log.
-    fn is_stamped_in(&self, change: &Change) -> bool {
+    /// Whether its stamp stands in what the change has left in the log by `now`.
+    fn is_stamped_in(&self, change: &Change, now: u64) -> bool {
         match change {
-            Change::Set(text) | Change::SetUntil(text, _) => stamped(text) == Some(self.number),
+            Change::Set(text) => stamped(text) == Some(self.number),
+            // A node that was stopped meanwhile may have come to it when it had expired: then it is logged as a DEL.
+            Change::SetUntil(text, at) => *at > now && stamped(text) == Some(self.number),
             Change::RPush(items) => items.iter().any(|item| stamped(item) == Some(self.number)),
             _ => false,
         }
