@@ -15,7 +15,7 @@
 //! - [`snapshot`]: checkpoints of slots, the file service that ships them, the client that fetches them
 //! - [`keyspace`]: databases, slots, key locks, transactions, the commit path and recovery
 //! - [`rdb`]: Redis's serialization of values: DUMP and RESTORE
-//! - [`engine`]: RocksDB: options, encodings, iteration, checkpoints
+//! - [`engine`]: RocksDB and the write buffer in front of it: options, encodings, iteration, checkpoints
 //! - [`binlog`]: the one log: records, files, writing, reading, recovery, purging
 //! - [`config`]: the table of settings, the conf file, CONFIG
 //! - [`disk`]: writes, syncs, renames and removals, each a named step that tests can make fail
