@@ -19,6 +19,6 @@ def head(binary, rounds):
     redis = next((word[2:] for word in _first_line("redis-server", "--version").split() if word.startswith("v=")), "?")
     return (
         f"{_first_line(binary, '--version')} (checkout {_first_line('git', 'describe', '--always', '--dirty')}), Redis {redis}; "
-        f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; {date.today().isoformat()}; "
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {'.'.join(platform.release().split('.')[:2])}; {date.today().isoformat()}; "
         f"rounds: {rounds}"
     )
