@@ -360,12 +360,16 @@ impl Engine {
         // One that an earlier flush could not give it.
         self.drain()?;
         let mut written = self.written.lock();
+        let buffers = self.buffers.load();
+        if let Some(frozen) = &buffers.frozen {
+            // By somebody else, just now.
+            return Ok(frozen.applied);
+        }
         let applied = match written.applied {
             Some(applied) => applied,
             None => read_applied(&self.db, &self.path)?,
         };
-        let buffers = self.buffers.load();
-        if written.since_freeze && buffers.frozen.is_none() {
+        if written.since_freeze {
             written.since_freeze = false;
             let frozen = Some(Arc::new(Frozen { buffer: buffers.active.clone(), applied }));
             let active = Arc::new(buffers.active.successor());

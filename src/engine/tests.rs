@@ -166,6 +166,15 @@ fn a_fixed_view_does_not_see_what_is_written_later() {
     assert_eq!((fixed.get(), seen.get()), (1, ELEMENTS));
 }
 
+/// Says so when it goes, also when a check has failed.
+struct Ends<'d>(&'d AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn readers_find_everything_while_buffers_move() {
     const KEYS: u64 = 2000;
@@ -181,6 +190,7 @@ fn readers_find_everything_while_buffers_move() {
                 (0..KEYS).step_by(step_by).for_each(|n| assert!(engine.get(&n.to_be_bytes()).unwrap().is_some()));
             }
         };
+        let ends = Ends(&done);
         scope.spawn(read);
         for round in 1..40 {
             (0..KEYS).for_each(|n| put(&engine, round * KEYS + n + 1, &n.to_be_bytes(), Some(b"v")));
@@ -188,7 +198,7 @@ fn readers_find_everything_while_buffers_move() {
             put(&engine, (round + 1) * KEYS, &[0; 8], Some(b"v"));
             engine.finish_flush(flush).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
     });
     // What a crash would leave is what was flushed last, and not what came after.
     let flush = engine.begin_flush().unwrap();

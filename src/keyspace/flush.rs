@@ -120,8 +120,8 @@ impl Slot {
     }
 
     fn ask_for_flush(&self) {
-        // A full channel means that the flusher is busy; it looks at all slots when it is done.
-        let _ = self.env.flush_requests.try_send((self.db, self.number));
+        // If one is waiting already, the flusher has yet to look at all slots.
+        let _ = self.env.flush_requests.try_send(());
     }
 
     /// The engine is durable up to `position`; `bytes` of log fewer are needed for that.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::purge::PurgePolicy;
 use super::{Error, Keyspace, Slot};
@@ -88,42 +88,33 @@ fn flush_loop(
     policy: &dyn Fn() -> PurgePolicy,
     max_unflushed: &dyn Fn() -> u64,
 ) {
+    let is_due = |slot: &&Arc<Slot>| slot.unflushed() >= keyspace.env.flush_threshold;
+    let is_much = || keyspace.env.unflushed_total.load(Ordering::Relaxed) > max_unflushed();
     let mut purged = Instant::now();
+    let mut wait = PURGE_INTERVAL;
     loop {
         keyspace.env.flusher.runs(max_unflushed());
-        let due = crossbeam_channel::select! {
-            recv(keyspace.flush_requests) -> request => request.ok(),
+        crossbeam_channel::select! {
+            recv(keyspace.flush_requests) -> _ => {}
             recv(stopped) -> _ => {
                 keyspace.env.flusher.stops();
                 return;
             }
-            default(PURGE_INTERVAL) => None,
-        };
-        if let Some((db, number)) = due
-            && let Some(slot) = keyspace.all_slots().find(|s| s.db() == db && s.number() == number)
-        {
-            report(slot, keyspace.flush_slot(slot));
+            default(wait) => {}
         }
-        // What a full channel dropped, and what has come meanwhile.
-        let is_due = |slot: &&Arc<Slot>| slot.unflushed() >= keyspace.env.flush_threshold;
         let mut failed = false;
-        while !failed && !is_stopped(stopped) && keyspace.all_slots().any(|slot| is_due(&slot)) {
-            for slot in keyspace.all_slots().filter(is_due) {
-                let result = keyspace.flush_slot(slot);
-                failed |= result.is_err();
-                report(slot, result);
-            }
-        }
-        // What is much in sum.
-        while keyspace.env.unflushed_total.load(Ordering::Relaxed) > max_unflushed() {
-            let Some(slot) = keyspace.all_slots().max_by_key(|s| s.unflushed()) else { break };
+        let mut flush = |slot: &Arc<Slot>| {
             let result = keyspace.flush_slot(slot);
-            let failed = result.is_err();
+            failed |= result.is_err();
             report(slot, result);
-            if failed {
-                break;
-            }
+        };
+        keyspace.all_slots().filter(is_due).for_each(&mut flush);
+        if is_much() {
+            keyspace.all_slots().max_by_key(|s| s.unflushed()).into_iter().for_each(&mut flush);
         }
+        // What came meanwhile is next, but the rest must have its turn, however much is written.
+        let behind = is_much() || keyspace.all_slots().any(|slot| is_due(&slot));
+        wait = if behind && !failed { Duration::ZERO } else { PURGE_INTERVAL };
         if purged.elapsed() >= PURGE_INTERVAL {
             purged = Instant::now();
             keyspace.catch_up();
@@ -136,10 +127,6 @@ fn flush_loop(
             keyspace.check_engines();
         }
     }
-}
-
-fn is_stopped(stopped: &Receiver<()>) -> bool {
-    stopped.try_recv() == Err(TryRecvError::Disconnected)
 }
 
 fn report(slot: &Slot, result: Result<(), Error>) {

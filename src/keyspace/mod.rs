@@ -71,8 +71,6 @@ const HASH_SLOTS: usize = 16384;
 static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 /// A clock that is behind by more is worth a word.
 const CLOCK_WARN_MS: u64 = 5_000;
-/// Flush requests that may wait; more are found by looking.
-const FLUSH_REQUESTS: usize = 1024;
 
 /// How a keyspace is opened.
 pub struct KeyspaceOptions {
@@ -98,7 +96,7 @@ pub struct Keyspace {
     databases: Box<[Database]>,
     locks: KeyLocks,
     env: Arc<SlotEnv>,
-    flush_requests: Receiver<(usize, usize)>,
+    flush_requests: Receiver<()>,
     /// Whether a compaction that somebody asked for is going on.
     compacting: AtomicBool,
 }
@@ -138,7 +136,7 @@ pub fn slot_of(key: &[u8], slots: usize) -> usize {
 impl Keyspace {
     /// Opens what is on disk and replays the logs.
     pub fn open(options: KeyspaceOptions) -> Result<Keyspace, Error> {
-        let (flush_tx, flush_requests) = crossbeam_channel::bounded(FLUSH_REQUESTS);
+        let (flush_tx, flush_requests) = crossbeam_channel::bounded(1);
         let env = Arc::new(SlotEnv {
             flush_threshold: options.engine.write_buffer_size as u64,
             engine: Arc::new(engine::Shared::new(options.engine)),

@@ -40,8 +40,8 @@ pub struct SlotEnv {
     pub sync_always: Box<dyn Fn() -> bool + Send + Sync>,
     /// Bytes of log a slot may have that its engine has not flushed.
     pub flush_threshold: u64,
-    /// Tells the flusher that a slot has more than that.
-    pub flush_requests: crossbeam_channel::Sender<(usize, usize)>,
+    /// Wakes the flusher: a slot has more than that, or somebody waits.
+    pub flush_requests: crossbeam_channel::Sender<()>,
     /// Elements and keys that clients of this node changed since it started.
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
