@@ -298,6 +298,7 @@ impl Server {
         field("binlog_unflushed_bytes", self.keyspace.unflushed());
         field("binlog_replayed_records", self.keyspace.replayed());
         field("block_cache_used_bytes", self.keyspace.block_cache_usage() as u64);
+        field("recent_writes_used_bytes", self.keyspace.recent_usage() as u64);
         field("entry_cache_used_bytes", self.keyspace.cache_usage().0);
         field("entry_cache_entries", self.keyspace.cache_usage().1 as u64);
         field("slots_read_only", faults as u64);
@@ -372,6 +373,7 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
         engine: EngineOptions {
             write_buffer_size: config.write_buffer_size(),
             block_cache: config.block_cache(),
+            recent: config.cache() / 2,
             max_open_files: open_files(config),
             compression: match config.compression() {
                 Compression::None => engine::Compression::None,
@@ -380,7 +382,7 @@ fn keyspace_options(config: &Arc<Config>, node: &NodeState) -> KeyspaceOptions {
             },
             max_background_jobs: i32::try_from(config.max_background_jobs()).unwrap_or(i32::MAX),
         },
-        cache: config.cache(),
+        cache: config.cache() / 2,
         binlog_file_size: Box::new(move || for_size.binlog_file_size()),
         sync_always: Box::new(move || for_sync.sync() == SyncMode::Always),
         term: node.term,

@@ -103,6 +103,7 @@ fn parts(ctx: &Ctx<'_, '_>) -> Vec<(&'static str, u64)> {
     let used = ctx.server.stats.memory().map_or(0, |memory| memory.allocated);
     let mut parts = vec![
         ("block_cache", keyspace.block_cache_usage() as u64),
+        ("recent_writes", keyspace.recent_usage() as u64),
         ("entry_cache", keyspace.cache_usage().0),
         ("unflushed_writes", keyspace.unflushed()),
         ("expiry_queue", keyspace.expiry_queue_usage() as u64),

@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn shared() -> Arc<Shared> {
-        Arc::new(Shared::new(EngineOptions { block_cache: 1 << 20, ..EngineOptions::default() }))
+        Arc::new(Shared::new(EngineOptions { block_cache: 1 << 20, recent: 0, ..EngineOptions::default() }))
     }
 
     /// An engine with its keys in one flushed file each time `fill` is called.

@@ -31,7 +31,7 @@ use rocksdb::{
 use crate::binlog::Position;
 use crate::disk::{self, Point};
 use batch::Family;
-use buffer::{Buffers, Frozen, Merge, Range, Value};
+use buffer::{Buffers, Frozen, Merge, Range, Recent, Value};
 use damage::Damage;
 use element::OpenDb;
 
@@ -136,6 +136,8 @@ pub struct Engine {
     path: PathBuf,
     /// What is not in RocksDB. Replaced while `written` is locked.
     buffers: ArcSwap<Buffers>,
+    /// What has left them last.
+    recent: Arc<Recent>,
     /// Locked by whoever writes.
     written: Mutex<Written>,
     /// Held while a buffer goes into RocksDB.
@@ -203,6 +205,7 @@ impl Engine {
             db,
             path: path.to_path_buf(),
             buffers: ArcSwap::default(),
+            recent: Recent::new(&shared.recent),
             written: Mutex::default(),
             draining: Mutex::default(),
             write_options,
@@ -238,27 +241,47 @@ impl Engine {
         written.map_or_else(|| read_applied(&self.db, &self.path), Ok)
     }
 
+    /// What `f` makes of a value that is in memory as it was written; `None` when nothing is known of the key there.
+    fn known<T>(&self, family: Family, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
+        self.buffers.load().get(family, key, &f).or_else(|| self.recent.get(family, key, f))
+    }
+
+    /// What `f` makes of a value in RocksDB.
+    fn flushed<T>(&self, family: Family, key: &[u8], f: impl Fn(&[u8]) -> T) -> Result<Option<T>, Error> {
+        let value = self.db.get_pinned_cf(self.family(family)?, key).map_err(self.failure())?;
+        Ok(value.map(|value| f(&value)))
+    }
+
     /// A value that is not an entry.
     fn raw(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        if let Some(known) = self.buffers.load().get(family, key, |value| value.to_bytes()) {
-            return Ok(known);
+        match self.known(family, key, |value| value.to_bytes()) {
+            Some(known) => Ok(known),
+            None => self.flushed(family, key, Bytes::copy_from_slice),
         }
-        let value = self.db.get_pinned_cf(self.family(family)?, key).map_err(self.failure())?;
-        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
     /// The entry of a key, expired or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
-        let decode = |value: Value<'_>| match value {
+        match self.get_known(key)? {
+            Some(known) => Ok(known),
+            None => self.get_flushed(key),
+        }
+    }
+
+    /// [`Engine::get`], if that is in memory because it was written lately: found in little time.
+    pub fn get_known(&self, key: &[u8]) -> Result<Option<Option<Entry>>, Error> {
+        let known = self.known(Family::Meta, key, |value| match value {
             Value::Deleted => Some(None),
             Value::Inline(bytes) => Entry::decode(bytes).map(Some),
             Value::Shared(bytes) => Entry::decode_shared(bytes).map(Some),
-        };
-        if let Some(known) = self.buffers.load().get(Family::Meta, key, decode) {
-            return known.ok_or_else(|| self.bad_entry(key));
-        }
-        let value = self.db.get_pinned_cf(self.family(Family::Meta)?, key).map_err(self.failure())?;
-        value.map(|v| Entry::decode(&v).ok_or_else(|| self.bad_entry(key))).transpose()
+        });
+        known.map(|known| known.ok_or_else(|| self.bad_entry(key))).transpose()
+    }
+
+    /// [`Engine::get`] of what [`Engine::get_known`] does not know.
+    pub fn get_flushed(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
+        let entry = self.flushed(Family::Meta, key, Entry::decode)?;
+        entry.map(|entry| entry.ok_or_else(|| self.bad_entry(key))).transpose()
     }
 
     fn bad_entry(&self, key: &[u8]) -> Error {
@@ -274,6 +297,16 @@ impl Engine {
     /// The value of an element.
     pub fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.raw(space.into(), key)
+    }
+
+    /// As [`Engine::get_known`].
+    pub fn element_known(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
+        self.known(space.into(), key, |value| value.to_bytes())
+    }
+
+    /// As [`Engine::get_flushed`].
+    pub fn element_flushed(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.flushed(space.into(), key, Bytes::copy_from_slice)
     }
 
     /// Calls `f` with the elements whose keys are in `range`, until it returns false. What nobody writes meanwhile reads as one
@@ -384,9 +417,12 @@ impl Engine {
         let Some(frozen) = self.buffers.load().frozen.clone() else { return Ok(()) };
         let mut batch = WriteBatch::with_capacity_bytes(frozen.buffer.bytes());
         let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        frozen.buffer.sorted(|family, key, value| match value {
-            Some(value) => batch.put_cf(families[family as usize], key, value),
-            None => batch.delete_cf(families[family as usize], key),
+        frozen.buffer.sorted(|family, key, value| {
+            self.recent.put(family, key, value);
+            match value {
+                Some(value) => batch.put_cf(families[family as usize], key, value),
+                None => batch.delete_cf(families[family as usize], key),
+            }
         });
         batch.put_cf(self.family(Family::System)?, APPLIED_KEY, frozen.applied.encode());
         self.db.write_opt(batch, &self.write_options).map_err(self.failure())?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rocksdb::{BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, LogLevel, Options};
 
 use super::batch::Family;
+use super::buffer::Budget;
 use super::element::{OpenDb, OrphanFilters};
 use super::encoding::decode_header;
 
@@ -50,6 +51,8 @@ pub struct EngineOptions {
     pub write_buffer_size: usize,
     /// Bytes, for all slots together.
     pub block_cache: usize,
+    /// Bytes, for all slots together, of what was flushed last and is kept in memory as it was written; 0 = nothing.
+    pub recent: usize,
     /// Table files kept open a slot; -1 = all.
     pub max_open_files: i32,
     pub compression: Compression,
@@ -60,8 +63,9 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
-            write_buffer_size: 16 << 20,
+            write_buffer_size: 32 << 20,
             block_cache: 64 << 20,
+            recent: 64 << 20,
             max_open_files: -1,
             compression: Compression::Lz4,
             max_background_jobs: 2,
@@ -73,16 +77,26 @@ impl Default for EngineOptions {
 pub struct Shared {
     options: EngineOptions,
     block_cache: Cache,
+    pub(super) recent: Arc<Budget>,
 }
 
 impl Shared {
     pub fn new(options: EngineOptions) -> Shared {
-        Shared { block_cache: Cache::new_hyper_clock_cache(options.block_cache, 0), options }
+        Shared {
+            block_cache: Cache::new_hyper_clock_cache(options.block_cache, 0),
+            recent: Arc::new(Budget::new(options.recent)),
+            options,
+        }
     }
 
     /// Bytes of the block cache in use.
     pub fn block_cache_usage(&self) -> usize {
         self.block_cache.get_usage()
+    }
+
+    /// Bytes in use for what was flushed last.
+    pub fn recent_usage(&self) -> usize {
+        self.recent.used()
     }
 
     pub(super) fn db_options(&self, create: bool) -> Options {

@@ -41,7 +41,11 @@ fn a_folder_that_is_no_engine_is_refused() {
 }
 
 fn new(dir: &Path) -> Engine {
-    let shared = Arc::new(Shared::new(EngineOptions::default()));
+    new_with(dir, EngineOptions::default())
+}
+
+fn new_with(dir: &Path, options: EngineOptions) -> Engine {
+    let shared = Arc::new(Shared::new(options));
     Engine::create(&dir.join("engine"), &shared, applied(0), &Kept::default()).unwrap()
 }
 
@@ -80,6 +84,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let key = || prop::collection::vec(0u8..5, 0..4);
     prop_oneof![
+        1 => key().prop_map(|k| Op::Put(k, Some(vec![7; 17 << 10]))),
         20 => (key(), prop::option::weighted(0.7, prop::collection::vec(any::<u8>(), 0..20))).prop_map(|(k, v)| Op::Put(k, v)),
         1 => Just(Op::Flush),
         2 => Just(Op::Freeze),
@@ -89,11 +94,14 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    /// Wherever a key stands (active buffer, frozen buffer, RocksDB), it reads as it was last written.
+    /// Wherever a key stands (active buffer, frozen buffer, RocksDB, among what was flushed last), it reads as it was last written.
     #[test]
-    fn reads_what_was_written(ops in prop::collection::vec(op(), 1..300)) {
+    fn reads_what_was_written(
+        ops in prop::collection::vec(op(), 1..300),
+        recent in prop_oneof![Just(0usize), Just(9 << 10), Just(1 << 20)],
+    ) {
         let dir = tempfile::tempdir().unwrap();
-        let engine = new(dir.path());
+        let engine = new_with(dir.path(), EngineOptions { recent, ..EngineOptions::default() });
         let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for (n, op) in ops.into_iter().enumerate() {
             match op {
@@ -106,7 +114,14 @@ proptest! {
                         None => drop(model.remove(&key)),
                     }
                 }
-                Op::Flush => drop(engine.flush().unwrap()),
+                Op::Flush => {
+                    engine.flush().unwrap();
+                    for key in (0..5).flat_map(|a| (0..5).map(move |b| vec![a, b])).chain(model.keys().cloned()) {
+                        let value = model.get(&key).cloned();
+                        prop_assert_eq!(engine.element(Space::Data, &key).unwrap().map(|v| v.to_vec()), value.clone());
+                        prop_assert_eq!(engine.get(&key).unwrap().map(|e| e.value.to_vec()), value);
+                    }
+                }
                 Op::Freeze => drop(engine.freeze().unwrap()),
                 Op::Read(from, reverse, limit) => {
                     let expected = || model.range(from.clone()..).map(|(k, v)| (k.clone(), v.clone()));

@@ -1,13 +1,13 @@
 //! The cache of hot entries and elements in front of the engines. Hot path.
 //!
 //! Never the truth: turning it off changes speed only. The invariant that keeps it so: what a key holds is put in by a reader only while
-//! it holds the key's stripe, and changed by a committer only while it holds the stripe exclusively and after the engine has the
-//! new entry. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
+//! it holds the key's stripe, and taken out by a committer while it holds the stripe exclusively, once the engine has
+//! something new: who asks next finds that in memory without the cache. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
 //! whole it takes a new id, and what is cached under the old one is never found again.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -16,7 +16,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::engine::Entry;
 
-/// Larger values are left to the engine's block cache.
+/// Larger values are left to the engine's block cache, bytes.
 const MAX_VALUE: usize = 4 << 10;
 /// What an entry costs beside its [`Cached`] bytes.
 const OVERHEAD: u64 = 80;
@@ -36,7 +36,7 @@ impl CacheId {
 /// What is cached.
 #[derive(Clone, Copy)]
 enum What {
-    Entry = 1,
+    Entry,
     /// An element of [`Space::Data`](crate::engine::Space::Data), by its whole key.
     Element,
 }
@@ -76,6 +76,8 @@ pub(super) struct EntryCache {
     cache: Option<Entries>,
     hasher: RandomState,
     last_id: AtomicU32,
+    /// Of which [`What`] something was ever kept: of the others nothing need be looked for.
+    kept: [AtomicBool; 2],
 }
 
 impl EntryCache {
@@ -89,7 +91,7 @@ impl EntryCache {
             .filter(|_| bytes > 0);
         let hasher = RandomState::default();
         let cache = options.map(|o| Cache::with_options(o, ByBytes, hasher.clone(), DefaultLifecycle::default()));
-        EntryCache { cache, hasher, last_id: AtomicU32::new(0) }
+        EntryCache { cache, hasher, last_id: AtomicU32::new(0), kept: Default::default() }
     }
 
     /// An id that was never used.
@@ -112,6 +114,9 @@ impl EntryCache {
 
     /// What is known of a key: `None` = nothing, else what `f` makes of the value, or that it does not exist.
     fn find<T>(&self, id: &CacheId, what: What, key: &[u8], f: impl FnOnce(&[u8]) -> Option<T>) -> Option<Option<T>> {
+        if !self.kept[what as usize].load(Ordering::Relaxed) {
+            return None;
+        }
         let id = id.get();
         let cached = self.cache.as_ref()?.get(&self.hash(id, what, key))?;
         match cached.strip_prefix(&header(id, what, key))?.strip_prefix(key)? {
@@ -120,36 +125,27 @@ impl EntryCache {
         }
     }
 
-    /// Keeps the value of a key, which `encode` appends, if it is not too long; with `only_known`, only if something is known of the key.
-    fn keep(
-        &self,
-        id: &CacheId,
-        what: What,
-        key: &[u8],
-        len: usize,
-        only_known: bool,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let Some(cache) = &self.cache else { return };
+    /// Keeps the value of a key, which `encode` appends, if it is not too long.
+    fn keep(&self, id: &CacheId, what: What, key: &[u8], len: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(cache) = self.cache.as_ref().filter(|_| len <= MAX_VALUE) else { return };
+        // Whoever comes to change the key gets its stripe later, and so sees this.
+        self.kept[what as usize].store(true, Ordering::Relaxed);
         let id = id.get();
-        let hash = self.hash(id, what, key);
-        if only_known && !cache.contains_key(&hash) {
-            return;
-        }
-        if len > MAX_VALUE {
-            cache.remove(&hash);
-            return;
-        }
         let mut bytes = Vec::with_capacity(HEADER + key.len() + 1 + len);
         bytes.extend_from_slice(&header(id, what, key));
         bytes.extend_from_slice(key);
         encode(&mut bytes);
-        cache.insert(hash, bytes.into());
+        cache.insert(self.hash(id, what, key), bytes.into());
     }
 
     fn remove(&self, id: &CacheId, what: What, key: &[u8]) {
-        if let Some(cache) = &self.cache {
-            cache.remove(&self.hash(id.get(), what, key));
+        let Some(cache) = self.cache.as_ref().filter(|_| self.kept[what as usize].load(Ordering::Relaxed)) else {
+            return;
+        };
+        // Most that is written was not read before: to find that out first disturbs nobody.
+        let hash = self.hash(id.get(), what, key);
+        if cache.contains_key(&hash) {
+            cache.remove(&hash);
         }
     }
 
@@ -160,20 +156,11 @@ impl EntryCache {
 
     /// Keeps what was read from the engine while the key's stripe was held.
     pub fn fill(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
-        self.keep_entry(id, key, entry, false);
-    }
-
-    /// The engine holds a new entry of the key, whose stripe is held exclusively. What nobody has read lately is not brought in.
-    pub fn changed(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>) {
-        self.keep_entry(id, key, entry, true);
-    }
-
-    fn keep_entry(&self, id: &CacheId, key: &[u8], entry: Option<&Entry>, only_known: bool) {
         let encode = |bytes: &mut Vec<u8>| entry.into_iter().for_each(|entry| entry.encode(bytes));
-        self.keep(id, What::Entry, key, entry.map_or(0, Entry::encoded_len), only_known, encode);
+        self.keep(id, What::Entry, key, entry.map_or(0, Entry::encoded_len), encode);
     }
 
-    /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.
+    /// The engine holds a new entry of the key, or may, whose stripe is held exclusively. The next reader finds it there.
     pub fn forget(&self, id: &CacheId, key: &[u8]) {
         self.remove(id, What::Entry, key);
     }
@@ -185,22 +172,13 @@ impl EntryCache {
 
     /// As [`EntryCache::fill`].
     pub fn fill_element(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>) {
-        self.keep_element(id, key, value, false);
-    }
-
-    /// As [`EntryCache::changed`].
-    pub fn element_changed(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>) {
-        self.keep_element(id, key, value, true);
-    }
-
-    fn keep_element(&self, id: &CacheId, key: &[u8], value: Option<&Bytes>, only_known: bool) {
         let encode = |bytes: &mut Vec<u8>| {
             if let Some(value) = value {
                 bytes.push(EXISTS);
                 bytes.extend_from_slice(value);
             }
         };
-        self.keep(id, What::Element, key, value.map_or(0, Bytes::len), only_known, encode);
+        self.keep(id, What::Element, key, value.map_or(0, Bytes::len), encode);
     }
 
     /// As [`EntryCache::forget`].
@@ -223,19 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_was_read_and_follows_changes() {
+    fn knows_what_was_read_until_it_changes() {
         let cache = EntryCache::new(1 << 20);
         let (one, two) = (cache.new_id(), cache.new_id());
-        cache.changed(&one, b"k", Some(&entry("unread")));
         assert_eq!(cache.get(&one, b"k"), None);
         cache.fill(&one, b"k", Some(&entry("a")));
         cache.fill(&one, b"missing", None);
         assert_eq!(cache.get(&one, b"k"), Some(Some(entry("a"))));
         assert_eq!(cache.get(&one, b"missing"), Some(None));
         assert_eq!(cache.get(&two, b"k"), None);
-        cache.changed(&one, b"k", Some(&entry("b")));
-        assert_eq!(cache.get(&one, b"k"), Some(Some(entry("b"))));
-        cache.changed(&one, b"k", Some(&entry(&"x".repeat(MAX_VALUE + 1))));
+        cache.forget(&one, b"k");
+        assert_eq!((cache.get(&one, b"k"), cache.get(&one, b"missing")), (None, Some(None)));
+        cache.fill(&one, b"k", Some(&entry(&"x".repeat(MAX_VALUE + 1))));
         assert_eq!(cache.get(&one, b"k"), None);
         cache.fill(&one, b"k", Some(&entry("c")));
         cache.renew(&one);
@@ -247,15 +224,11 @@ mod tests {
         let cache = EntryCache::new(1 << 20);
         let id = cache.new_id();
         let value = Bytes::from_static(b"value");
-        cache.element_changed(&id, b"k", Some(&value));
-        assert_eq!(cache.element(&id, b"k"), None, "nobody has asked for it");
         cache.fill_element(&id, b"k", Some(&Bytes::new()));
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(Bytes::new())), None));
         cache.fill(&id, b"k", None);
-        cache.element_changed(&id, b"k", Some(&value));
+        cache.fill_element(&id, b"k", Some(&value));
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(value)), Some(None)));
-        cache.element_changed(&id, b"k", None);
-        assert_eq!(cache.element(&id, b"k"), Some(None));
         cache.forget_element(&id, b"k");
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (None, Some(None)));
     }

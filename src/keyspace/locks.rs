@@ -94,7 +94,8 @@ impl KeyLocks {
         })
     }
 
-    fn lock_within(&self, stripe: usize, exclusive: bool, limit: Duration) -> Option<StripeGuard<'_>> {
+    /// [`KeyLocks::lock`], `None` if it takes longer than `limit`.
+    pub(super) fn lock_within(&self, stripe: usize, exclusive: bool, limit: Duration) -> Option<StripeGuard<'_>> {
         let lock = &self.stripes[stripe];
         if exclusive {
             lock.try_write_for(limit).map(StripeGuard::Exclusive)

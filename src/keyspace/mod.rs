@@ -270,6 +270,11 @@ impl Keyspace {
         self.env.engine.block_cache_usage()
     }
 
+    /// Bytes of what was flushed last and is kept for readers.
+    pub fn recent_usage(&self) -> usize {
+        self.env.engine.recent_usage()
+    }
+
     /// Bytes and entries of the cache of hot entries.
     pub fn cache_usage(&self) -> (u64, usize) {
         self.env.cache.usage()

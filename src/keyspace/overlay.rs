@@ -22,6 +22,8 @@ pub struct Overlay<'s> {
     order: u64,
     /// Who makes the changes from now on.
     by: u64,
+    /// Whether what is read may go into the cache.
+    keeps: bool,
     data: Elements,
     score: Elements,
     libraries: Option<Bytes>,
@@ -58,6 +60,7 @@ impl<'s> Overlay<'s> {
             entries,
             order: 0,
             by: NOBODY,
+            keeps: false,
             data: Elements::new(),
             score: Elements::new(),
             libraries: None,
@@ -77,6 +80,11 @@ impl<'s> Overlay<'s> {
     pub fn set_order(&mut self, order: u64, by: u64) {
         self.order = order;
         self.by = by;
+    }
+
+    /// Whether what is read from now on is worth keeping in the cache: what is read to be replaced is not.
+    pub fn set_keeps(&mut self, keeps: bool) {
+        self.keeps = keeps;
     }
 
     /// The changed entries.
@@ -119,9 +127,7 @@ impl<'s> Overlay<'s> {
             if let Some(libraries) = &overlay.libraries {
                 overlay.slot.libraries_changed(libraries);
             }
-            for (key, value) in &overlay.data {
-                overlay.slot.element_changed(key, value.as_ref());
-            }
+            overlay.data.keys().for_each(|key| overlay.slot.element_changed(key));
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
@@ -130,7 +136,7 @@ impl<'s> Overlay<'s> {
 
     /// Whether the engine has made the changes is not known.
     pub fn uncertain(&self) {
-        self.data.keys().for_each(|key| self.slot.element_uncertain(key));
+        self.data.keys().for_each(|key| self.slot.element_changed(key));
         self.entries.keys().for_each(|key| self.slot.uncertain(key));
     }
 
@@ -146,7 +152,7 @@ impl Read for Overlay<'_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self.entries.get(key) {
             Some(changed) => Ok(changed.entry.clone()),
-            None if self.locked => self.slot.get(key),
+            None if self.locked => self.slot.get(key, self.keeps),
             None => self.slot.get_from_engine(key),
         }
     }
@@ -154,11 +160,7 @@ impl Read for Overlay<'_> {
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match self.space(space).get(key) {
             Some(value) => Ok(value.clone()),
-            // What is only looked for to be replaced is not brought in.
-            None if self.locked => match self.slot.cached_element(space, key) {
-                Some(known) => Ok(known),
-                None => self.slot.element_from_engine(space, key),
-            },
+            None if self.locked => self.slot.element(space, key, self.keeps),
             None => self.slot.element_from_engine(space, key),
         }
     }

@@ -292,13 +292,21 @@ impl Slot {
         self.unflushed.load(Ordering::Relaxed)
     }
 
-    /// The entry of a key, expired or not. The key's stripe must be held.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Entry>, Error> {
-        if let Some(known) = self.env.cache.get(&self.cache_id, key) {
+    /// The entry of a key, expired or not. The key's stripe must be held. With `keep` it is kept in the cache.
+    pub(super) fn get(&self, key: &[u8], keep: bool) -> Result<Option<Entry>, Error> {
+        let store = self.store.load();
+        let Some(store) = &*store else { return self.check_never_written().map(|()| None) };
+        // First where what was written lately is found: that is cheaper than the cache, and is not kept twice.
+        if let Some(known) = store.engine.get_known(key)? {
             return Ok(known);
         }
-        let entry = self.get_from_engine(key)?;
-        self.env.cache.fill(&self.cache_id, key, entry.as_ref());
+        if let Some(cached) = self.env.cache.get(&self.cache_id, key) {
+            return Ok(cached);
+        }
+        let entry = store.engine.get_flushed(key)?;
+        if keep {
+            self.env.cache.fill(&self.cache_id, key, entry.as_ref());
+        }
         Ok(entry)
     }
 
@@ -310,21 +318,25 @@ impl Slot {
         }
     }
 
-    /// The value of an element. The stripe of its key must be held.
-    pub(super) fn element(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        if let Some(known) = self.cached_element(space, key) {
+    /// The value of an element, as [`Slot::get`]. The stripe of its key must be held.
+    pub(super) fn element(&self, space: Space, key: &[u8], keep: bool) -> Result<Option<Bytes>, Error> {
+        let store = self.store.load();
+        let Some(store) = &*store else { return self.check_never_written().map(|()| None) };
+        if let Some(known) = store.engine.element_known(space, key) {
             return Ok(known);
         }
-        let value = self.element_from_engine(space, key)?;
-        if space == Space::Data {
+        if space != Space::Data {
+            // By score they are only iterated.
+            return Ok(store.engine.element_flushed(space, key)?);
+        }
+        if let Some(cached) = self.env.cache.element(&self.cache_id, key) {
+            return Ok(cached);
+        }
+        let value = store.engine.element_flushed(space, key)?;
+        if keep {
             self.env.cache.fill_element(&self.cache_id, key, value.as_ref());
         }
         Ok(value)
-    }
-
-    /// What the cache knows of an element. The stripe of its key must be held. By score they are only iterated.
-    pub(super) fn cached_element(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
-        if space == Space::Data { self.env.cache.element(&self.cache_id, key) } else { None }
     }
 
     /// [`Slot::element`] past the cache: for recovery, which holds no stripes.
@@ -351,7 +363,7 @@ impl Slot {
 
     /// The engine holds a new entry of the key, whose stripe is held exclusively.
     pub(super) fn changed(&self, key: &Bytes, entry: Option<&Entry>, by: u64) {
-        self.env.cache.changed(&self.cache_id, key, entry);
+        self.env.cache.forget(&self.cache_id, key);
         if let Some(entry) = entry {
             self.env.expiry.note(self, key, entry);
         }
@@ -360,9 +372,9 @@ impl Slot {
         }
     }
 
-    /// The engine holds a new value of an element of [`Space::Data`], and the stripe of its key is held exclusively.
-    pub(super) fn element_changed(&self, key: &[u8], value: Option<&Bytes>) {
-        self.env.cache.element_changed(&self.cache_id, key, value);
+    /// The engine holds a new value of an element of [`Space::Data`], or may: nobody knows. The stripe of its key is held exclusively.
+    pub(super) fn element_changed(&self, key: &[u8]) {
+        self.env.cache.forget_element(&self.cache_id, key);
     }
 
     /// The engine holds new libraries of functions; [`LIBRARIES_KEY`](super::effect::LIBRARIES_KEY) is held exclusively.
@@ -375,11 +387,6 @@ impl Slot {
     /// Whether this is the slot that holds what belongs to no database: the libraries of functions, and the map of databases.
     pub(super) fn is_first(&self) -> bool {
         (self.db, self.number) == (0, 0)
-    }
-
-    /// The engine may or may not hold a new value of an element; else as [`Slot::element_changed`].
-    pub(super) fn element_uncertain(&self, key: &[u8]) {
-        self.env.cache.forget_element(&self.cache_id, key);
     }
 
     /// The engine may or may not hold a new entry of the key, whose stripe is held exclusively.

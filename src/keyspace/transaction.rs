@@ -15,7 +15,7 @@ use super::commit::{SlotWrite, Span};
 use super::effect::{Effect, LIBRARIES_KEY, Read};
 use super::flush::wait_for_flusher;
 use super::held::Held;
-use super::locks::{AllStripes, StripeGuard};
+use super::locks::{AllStripes, SHORT_WAIT, StripeGuard};
 use super::overlay::Overlay;
 use super::slot::{Maintenance, Slot};
 use super::types::{Handle, Outcome, blob};
@@ -121,6 +121,8 @@ pub struct Transaction<'k> {
     parts: Vec<Part<'k>>,
     /// Whether the running command may write keys of several slots.
     command_spans: bool,
+    /// Whether it only reads.
+    command_reads: bool,
     rests_on: RestsOn,
     /// Where the last commit failed.
     failed_in: RestsOn,
@@ -149,6 +151,10 @@ pub struct Transaction<'k> {
     by: u64,
     /// Keys that were found expired.
     expired: Vec<(usize, Bytes)>,
+    /// Whether a key was not free.
+    waited: bool,
+    /// Whether it must not wait for long.
+    hurries: bool,
 }
 
 /// Writes that are committed, but perhaps not yet on stable storage: database and number of the slot, and the index of the record.
@@ -186,22 +192,22 @@ impl Part<'_> {
 pub enum Reader<'t, 'k> {
     /// Through what the transaction has changed.
     Changed(&'t mut Overlay<'k>),
-    /// As committed.
-    Committed(&'k Slot),
+    /// As committed, and whether to keep it in the cache.
+    Committed(&'k Slot, bool),
 }
 
 impl Read for Reader<'_, '_> {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error> {
         match self {
             Reader::Changed(overlay) => overlay.get(key),
-            Reader::Committed(slot) => slot.get(key),
+            Reader::Committed(slot, keep) => slot.get(key, *keep),
         }
     }
 
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match self {
             Reader::Changed(overlay) => overlay.element(space, key),
-            Reader::Committed(slot) => slot.element(space, key),
+            Reader::Committed(slot, keep) => slot.element(space, key, *keep),
         }
     }
 
@@ -213,7 +219,7 @@ impl Read for Reader<'_, '_> {
     ) -> Result<(), Error> {
         match self {
             Reader::Changed(overlay) => overlay.elements(space, range, f),
-            Reader::Committed(slot) => slot.elements(space, range, None, f),
+            Reader::Committed(slot, _) => slot.elements(space, range, None, f),
         }
     }
 }
@@ -252,6 +258,7 @@ impl<'k> Transaction<'k> {
             all: None,
             parts: Vec::new(),
             command_spans: false,
+            command_reads: false,
             rests_on: RestsOn::NOTHING,
             failed_in: RestsOn::NOTHING,
             span: Span::new(),
@@ -268,6 +275,8 @@ impl<'k> Transaction<'k> {
             undurable: Vec::new(),
             by: 0,
             expired: Vec::new(),
+            waited: false,
+            hurries: false,
         }
     }
 
@@ -279,6 +288,16 @@ impl<'k> Transaction<'k> {
     /// Stripes of keys that are held: a measure of how much is in the way of others.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// From now on what would have to wait for long is told to commit first, also where nothing is pending.
+    pub fn hurry(&mut self) {
+        self.hurries = true;
+    }
+
+    /// Whether a command had to wait for a key.
+    pub fn has_waited(&self) -> bool {
+        self.waited
     }
 
     /// Effects so far, committed or not.
@@ -300,6 +319,7 @@ impl<'k> Transaction<'k> {
     /// Ends the command before it. May wait for other clients' commands, but only while nothing is pending.
     pub fn lock<'a>(&mut self, keys: impl Iterator<Item = (usize, &'a [u8])> + Clone, exclusive: bool) -> Locked {
         self.end_command();
+        self.command_reads = !exclusive;
         self.command_spans = exclusive && self.spans_slots(keys.clone());
         let locks = &self.keyspace.locks;
         // Those that are not held. What is held at this point is held exclusively.
@@ -321,15 +341,21 @@ impl<'k> Transaction<'k> {
         let before = self.held.len();
         for nth in 0..self.stripes.len() {
             let stripe = self.stripes[nth];
-            let guard = match patiently {
-                true => locks.lock_patiently(stripe, exclusive),
-                false => locks.try_lock(stripe, exclusive),
+            let guard = match locks.try_lock(stripe, exclusive) {
+                None if patiently => {
+                    self.waited = true;
+                    match self.hurries {
+                        true => locks.lock_within(stripe, exclusive, SHORT_WAIT),
+                        false => locks.lock_patiently(stripe, exclusive),
+                    }
+                }
+                tried => tried,
             };
             match guard {
                 Some(guard) => self.held.push(stripe, guard),
                 None => {
                     self.held.truncate(before);
-                    return if patiently { Locked::Busy } else { Locked::CommitFirst };
+                    return if patiently && !self.hurries { Locked::Busy } else { Locked::CommitFirst };
                 }
             }
         }
@@ -354,6 +380,7 @@ impl<'k> Transaction<'k> {
         self.held.clear();
         self.all = None;
         self.command_spans = true;
+        self.command_reads = true;
         if plan.everything {
             // Maintenance locks come before key locks.
             let maintenance = self.keyspace.maintenance();
@@ -474,8 +501,11 @@ impl<'k> Transaction<'k> {
     pub fn reader(&mut self, db: usize, key: &[u8]) -> Reader<'_, 'k> {
         let slot = self.keyspace.slot(db, key);
         match self.parts.iter_mut().find(|p| p.is_of(slot)) {
-            Some(part) => Reader::Changed(&mut part.overlay),
-            None => Reader::Committed(slot),
+            Some(part) => {
+                part.overlay.set_keeps(self.command_reads);
+                Reader::Changed(&mut part.overlay)
+            }
+            None => Reader::Committed(slot, self.command_reads),
         }
     }
 
@@ -588,6 +618,7 @@ impl<'k> Transaction<'k> {
         let part = &mut self.parts[at];
         // Applied before it is logged: an effect that fails must not be in the record.
         part.overlay.set_order(self.effects, self.by);
+        part.overlay.set_keeps(false);
         let outcome = match effect.apply(&mut part.overlay, now) {
             Ok(outcome) => outcome,
             Err(error) => {

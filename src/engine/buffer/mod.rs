@@ -14,6 +14,7 @@
 //!    nobody writes meanwhile (its stripe is held) reads the same however buffers move.
 
 mod merge;
+mod recent;
 mod table;
 
 use std::ops::Bound;
@@ -25,6 +26,7 @@ use parking_lot::RwLock;
 use super::Applied;
 use super::batch::{Batch, Family};
 pub(super) use merge::{Merge, Range};
+pub(super) use recent::{Budget, Recent};
 use table::Table;
 pub(super) use table::Value;
 

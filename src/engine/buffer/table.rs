@@ -10,7 +10,7 @@
 //! ```
 //! in the machine's byte order: it never leaves the process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 
@@ -38,12 +38,15 @@ const ROOM_STEP: usize = 8;
 const UNORDERED: usize = 4096;
 /// What a key in order takes beside its bytes.
 const ORDER_OVERHEAD: usize = 32;
+/// An index in which less than this share is in use gives its room back.
+const SHRINK_BELOW: usize = 4;
 /// Keys that are more than this share of those in order are merged with them, not put in one by one.
 const MERGE_FROM: usize = 8;
 
 /// Where a record is.
 #[derive(Clone, Copy)]
 struct Place {
+    /// Counted from the first chunk there ever was.
     chunk: u32,
     at: u32,
     /// Of the key's hash: enough to tell most keys apart, and to grow the table without reading them.
@@ -85,15 +88,24 @@ struct Order {
     expected: bool,
 }
 
-/// See the module. A key that was put stays, deleted or not.
+/// The records, in the order in which they were put.
+#[derive(Default)]
+struct Chunks {
+    chunks: VecDeque<Vec<u8>>,
+    /// Chunks that are gone.
+    gone: u32,
+    /// Values that are kept by themselves.
+    shared: Vec<Bytes>,
+    /// Memory of all that.
+    bytes: usize,
+}
+
+/// See the module. A key that was put stays, deleted or not, unless [`Table::forget`] or [`Table::forget_oldest`] is called.
 #[derive(Default)]
 pub struct Table {
     index: HashTable<Place>,
     hasher: RandomState,
-    chunks: Vec<Vec<u8>>,
-    shared: Vec<Bytes>,
-    /// Of `chunks` and `shared`.
-    bytes: usize,
+    chunks: Chunks,
     /// Keys that are deleted.
     deleted: usize,
     /// Records since the order was last made.
@@ -124,7 +136,17 @@ impl Table {
 
     /// Memory it takes, about.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.index.capacity() * (size_of::<Place>() + 1) + self.order.lock().bytes
+        self.allocated() + self.order.lock().bytes
+    }
+
+    /// Memory of records and index.
+    pub fn allocated(&self) -> usize {
+        self.chunks.bytes + self.index.capacity() * (size_of::<Place>() + 1)
+    }
+
+    /// Pieces of memory there ever were.
+    pub fn chunks(&self) -> usize {
+        self.chunks.gone as usize + self.chunks.chunks.len()
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
@@ -137,37 +159,25 @@ impl Table {
             return None;
         }
         let hash = self.hash(key);
-        let place = self.index.find(spread(hash), |place| place.hash == hash && key_at(&self.chunks, *place) == key)?;
-        Some(self.value_at(*place))
-    }
-
-    fn value_at(&self, place: Place) -> Value<'_> {
-        let record = &self.chunks[place.chunk as usize][place.at as usize..];
-        let start = HEADER + number(record, 0) as usize;
-        match number(record, 4) {
-            DELETED => Value::Deleted,
-            SHARED => Value::Shared(&self.shared[number(record, start) as usize]),
-            len => Value::Inline(&record[start..start + len as usize]),
-        }
+        let place = self.index.find(spread(hash), |place| place.hash == hash && self.chunks.key(*place) == key)?;
+        Some(self.chunks.value(*place))
     }
 
     /// Puts a key; `None` deletes it, which is remembered.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
         let hash = self.hash(key);
-        let same = |place: &Place| place.hash == hash && key_at(&self.chunks, *place) == key;
+        let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         match self.index.entry(spread(hash), same, |place| spread(place.hash)) {
             Entry::Occupied(mut known) => {
                 let place = *known.get();
-                self.deleted -= usize::from(is_deleted(&self.chunks, place));
-                if !overwrite(&mut self.chunks, place, value) {
-                    let at = append(&mut self.chunks, &mut self.shared, &mut self.bytes, key, value);
-                    *known.get_mut() = Place { hash, ..at };
+                self.deleted -= usize::from(self.chunks.is_deleted(place));
+                if !self.chunks.overwrite(place, value) {
+                    *known.get_mut() = self.chunks.append(hash, key, value);
                     self.unordered += 1;
                 }
             }
             Entry::Vacant(free) => {
-                let at = append(&mut self.chunks, &mut self.shared, &mut self.bytes, key, value);
-                free.insert(Place { hash, ..at });
+                free.insert(self.chunks.append(hash, key, value));
                 self.unordered += 1;
             }
         }
@@ -178,6 +188,39 @@ impl Table {
             if order.asked || order.expected {
                 order.catch_up(&self.chunks);
             }
+        }
+    }
+
+    /// Knows nothing of a key any more.
+    pub fn forget(&mut self, key: &[u8]) {
+        let hash = self.hash(key);
+        let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
+        if let Ok(known) = self.index.find_entry(spread(hash), same) {
+            self.deleted -= usize::from(self.chunks.is_deleted(*known.get()));
+            known.remove();
+        }
+    }
+
+    /// Gives back the piece of memory that was filled first, and forgets the keys whose records are there. Not where anybody asks for ranges.
+    pub fn forget_oldest(&mut self) {
+        let Some(oldest) = self.chunks.chunks.front() else { return };
+        let (chunk, mut at) = (self.chunks.gone, 0);
+        while at < oldest.len() {
+            let record = &oldest[at..];
+            let hash = self.hash(record_key(record));
+            // The key's newest record may be another one.
+            let known = self.index.find_entry(spread(hash), |place| (place.chunk, place.at) == (chunk, at as u32));
+            if let Ok(known) = known {
+                known.remove();
+                self.deleted -= usize::from(number(record, 4) == DELETED);
+            }
+            at += record_len(record);
+        }
+        self.chunks.bytes -= oldest.capacity();
+        self.chunks.gone += 1;
+        self.chunks.chunks.pop_front();
+        if self.index.len() < self.index.capacity() / SHRINK_BELOW {
+            self.index.shrink_to_fit(|place| spread(place.hash));
         }
     }
 
@@ -208,30 +251,104 @@ impl Table {
         let mut places = self.index.iter();
         // Keys of a slot often begin alike: what they have in common need not be compared.
         let common = places.next().map_or(0, |first| {
-            let first = key_at(&self.chunks, *first);
+            let first = self.chunks.key(*first);
             places.fold(first.len(), |common, place| {
-                let key = key_at(&self.chunks, *place);
+                let key = self.chunks.key(*place);
                 first[..common].iter().zip(key).take_while(|(a, b)| a == b).count()
             })
         });
         let mut sorted: Vec<(u128, Place)> = Vec::with_capacity(self.index.len());
-        sorted.extend(self.index.iter().map(|place| (leading(&key_at(&self.chunks, *place)[common..]), *place)));
+        sorted.extend(self.index.iter().map(|place| (leading(&self.chunks.key(*place)[common..]), *place)));
         sorted.sort_unstable_by(|(a, at_a), (b, at_b)| {
-            a.cmp(b).then_with(|| key_at(&self.chunks, *at_a).cmp(key_at(&self.chunks, *at_b)))
+            a.cmp(b).then_with(|| self.chunks.key(*at_a).cmp(self.chunks.key(*at_b)))
         });
-        sorted.into_iter().map(|(_, place)| (key_at(&self.chunks, place), self.value_at(place)))
+        sorted.into_iter().map(|(_, place)| (self.chunks.key(place), self.chunks.value(place)))
+    }
+}
+
+impl Chunks {
+    fn record(&self, place: Place) -> &[u8] {
+        &self.chunks[(place.chunk - self.gone) as usize][place.at as usize..]
+    }
+
+    fn key(&self, place: Place) -> &[u8] {
+        record_key(self.record(place))
+    }
+
+    fn is_deleted(&self, place: Place) -> bool {
+        number(self.record(place), 4) == DELETED
+    }
+
+    fn value(&self, place: Place) -> Value<'_> {
+        let record = self.record(place);
+        let start = HEADER + number(record, 0) as usize;
+        match number(record, 4) {
+            DELETED => Value::Deleted,
+            SHARED => Value::Shared(&self.shared[number(record, start) as usize]),
+            len => Value::Inline(&record[start..start + len as usize]),
+        }
+    }
+
+    /// Puts a value in the place of a record's present one, if there is room.
+    fn overwrite(&mut self, place: Place, value: Option<&[u8]>) -> bool {
+        let record = &mut self.chunks[(place.chunk - self.gone) as usize][place.at as usize..];
+        let (start, room) = (HEADER + number(record, 0) as usize, number(record, 8) as usize);
+        // What is shared keeps its place until the buffer goes.
+        let len = match value {
+            _ if number(record, 4) == SHARED => return false,
+            None => DELETED,
+            Some(value) if value.len() <= room && value.len() < SHARED_FROM => {
+                record[start..start + value.len()].copy_from_slice(value);
+                value.len() as u32
+            }
+            Some(_) => return false,
+        };
+        record[4..8].copy_from_slice(&len.to_ne_bytes());
+        true
+    }
+
+    fn append(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) -> Place {
+        let index;
+        let (len, value): (u32, &[u8]) = match value {
+            None => (DELETED, &[]),
+            Some(value) if value.len() < SHARED_FROM => (value.len() as u32, value),
+            Some(value) => {
+                index = (self.shared.len() as u32).to_ne_bytes();
+                self.shared.push(Bytes::copy_from_slice(value));
+                self.bytes += value.len();
+                (SHARED, &index)
+            }
+        };
+        // A counter that grows a digit stays where it is.
+        let room = value.len().next_multiple_of(ROOM_STEP);
+        let needed = HEADER + key.len() + room;
+        if self.chunks.back().is_none_or(|last| last.capacity() - last.len() < needed) {
+            let next = self.chunks.back().map_or(FIRST_CHUNK, |last| (last.capacity() * 2).min(LARGEST_CHUNK));
+            self.chunks.push_back(Vec::with_capacity(next.max(needed)));
+            self.bytes += next.max(needed);
+        }
+        let last = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[last];
+        let at = chunk.len();
+        for header in [key.len() as u32, len, room as u32] {
+            chunk.extend_from_slice(&header.to_ne_bytes());
+        }
+        chunk.extend_from_slice(key);
+        chunk.extend_from_slice(value);
+        chunk.resize(at + needed, 0);
+        Place { chunk: self.gone + last as u32, at: at as u32, hash }
     }
 }
 
 impl Order {
     /// Takes in the keys of all records that came since.
-    fn catch_up(&mut self, chunks: &[Vec<u8>]) {
+    fn catch_up(&mut self, Chunks { chunks, .. }: &Chunks) {
         let mut new: Vec<&[u8]> = Vec::new();
         while let Some(chunk) = chunks.get(self.chunk) {
             while self.at < chunk.len() {
                 let record = &chunk[self.at..];
-                new.push(&record[HEADER..HEADER + number(record, 0) as usize]);
-                self.at += HEADER + new.last().map_or(0, |key| key.len()) + number(record, 8) as usize;
+                new.push(record_key(record));
+                self.at += record_len(record);
             }
             if self.chunk + 1 == chunks.len() {
                 break;
@@ -264,17 +381,17 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-fn is_deleted(chunks: &[Vec<u8>], place: Place) -> bool {
-    number(&chunks[place.chunk as usize][place.at as usize..], 4) == DELETED
-}
-
 fn number(record: &[u8], at: usize) -> u32 {
     record[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn key_at(chunks: &[Vec<u8>], place: Place) -> &[u8] {
-    let record = &chunks[place.chunk as usize][place.at as usize..];
+fn record_key(record: &[u8]) -> &[u8] {
     &record[HEADER..HEADER + number(record, 0) as usize]
+}
+
+/// Bytes of a record with its room.
+fn record_len(record: &[u8]) -> usize {
+    HEADER + number(record, 0) as usize + number(record, 8) as usize
 }
 
 /// The first 16 bytes of a key as a number that compares as they do.
@@ -283,62 +400,6 @@ fn leading(key: &[u8]) -> u128 {
     let len = key.len().min(bytes.len());
     bytes[..len].copy_from_slice(&key[..len]);
     u128::from_be_bytes(bytes)
-}
-
-/// Puts a value in the place of a record's present one, if there is room.
-fn overwrite(chunks: &mut [Vec<u8>], place: Place, value: Option<&[u8]>) -> bool {
-    let record = &mut chunks[place.chunk as usize][place.at as usize..];
-    let (start, room) = (HEADER + number(record, 0) as usize, number(record, 8) as usize);
-    // What is shared keeps its place until the buffer goes.
-    let len = match value {
-        _ if number(record, 4) == SHARED => return false,
-        None => DELETED,
-        Some(value) if value.len() <= room && value.len() < SHARED_FROM => {
-            record[start..start + value.len()].copy_from_slice(value);
-            value.len() as u32
-        }
-        Some(_) => return false,
-    };
-    record[4..8].copy_from_slice(&len.to_ne_bytes());
-    true
-}
-
-fn append(
-    chunks: &mut Vec<Vec<u8>>,
-    shared: &mut Vec<Bytes>,
-    bytes: &mut usize,
-    key: &[u8],
-    value: Option<&[u8]>,
-) -> Place {
-    let index;
-    let (len, value): (u32, &[u8]) = match value {
-        None => (DELETED, &[]),
-        Some(value) if value.len() < SHARED_FROM => (value.len() as u32, value),
-        Some(value) => {
-            index = (shared.len() as u32).to_ne_bytes();
-            shared.push(Bytes::copy_from_slice(value));
-            *bytes += value.len();
-            (SHARED, &index)
-        }
-    };
-    // A counter that grows a digit stays where it is.
-    let room = value.len().next_multiple_of(ROOM_STEP);
-    let needed = HEADER + key.len() + room;
-    if chunks.last().is_none_or(|last| last.capacity() - last.len() < needed) {
-        let next = chunks.last().map_or(FIRST_CHUNK, |last| (last.capacity() * 2).min(LARGEST_CHUNK));
-        chunks.push(Vec::with_capacity(next.max(needed)));
-        *bytes += next.max(needed);
-    }
-    let number = chunks.len() - 1;
-    let chunk = &mut chunks[number];
-    let at = chunk.len();
-    for header in [key.len() as u32, len, room as u32] {
-        chunk.extend_from_slice(&header.to_ne_bytes());
-    }
-    chunk.extend_from_slice(key);
-    chunk.extend_from_slice(value);
-    chunk.resize(at + needed, 0);
-    Place { chunk: number as u32, at: at as u32, hash: 0 }
 }
 
 #[cfg(test)]
@@ -426,5 +487,37 @@ mod tests {
         table.put(b"k", Some(b"w"));
         assert_eq!(table.get(&key).unwrap().bytes(), Some(&b"v"[..]));
         assert_eq!(table.sorted().map(|(key, _)| key.len()).collect::<Vec<_>>(), [key.len(), 1]);
+    }
+
+    #[test]
+    fn what_is_given_back_is_forgotten_and_nothing_older_comes_to_light() {
+        let (mut table, mut newest) = (Table::default(), BTreeMap::new());
+        for n in 0..30_000usize {
+            let key = format!("key:{}", n.wrapping_mul(7919) % 3000).into_bytes();
+            // In place, and elsewhere.
+            let value = (n % 13 != 0).then(|| format!("{n}{}", "x".repeat(n % 60)).into_bytes());
+            table.put(&key, value.as_deref());
+            newest.insert(key.clone(), value);
+            if n % 100 == 0 {
+                table.forget(&key);
+                assert!(table.get(&key).is_none());
+            }
+            if n % 2000 == 1999 {
+                let before = table.allocated();
+                table.forget_oldest();
+                assert!(table.allocated() < before);
+                let known = newest.iter().filter(|(key, value)| {
+                    let known = table.get(key);
+                    assert!(known.is_none_or(|known| known.bytes() == value.as_deref()));
+                    known.is_some()
+                });
+                let known: Vec<_> = known.collect();
+                assert_eq!(table.len(), known.len());
+                assert_eq!(table.deleted(), known.iter().filter(|(_, value)| value.is_none()).count());
+            }
+        }
+        (0..table.chunks()).for_each(|_| table.forget_oldest());
+        assert_eq!((table.len(), table.deleted(), table.chunks.bytes), (0, 0, 0));
+        assert!(table.allocated() < 1000, "the index gives its room back");
     }
 }

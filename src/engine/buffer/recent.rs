@@ -1,0 +1,151 @@
+//! What RocksDB was given last, kept in memory for those who read it again. Hot path.
+//!
+//! A flush empties the write buffer, not the interest in what was written: a counter is incremented again, a field is set again, what was
+//! stored is fetched. Finding it here costs a small part of what RocksDB takes.
+//!
+//! Never the truth, and never older than RocksDB: whatever goes there comes here first, in the same order, or is forgotten here ([`Recent::put`]),
+//! before the buffer that it comes from is let go of. What was put first goes first, over all engines ([`Budget`]): so of a key's values an older
+//! one never outlives a newer one.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::super::batch::Family;
+use super::Value;
+use super::table::Table;
+
+/// Longer values are left to RocksDB's block cache, bytes.
+const MAX_VALUE: usize = 16 << 10;
+
+/// See the module.
+pub struct Recent {
+    tables: [RwLock<Table>; Family::ALL.len()],
+    budget: Arc<Budget>,
+    own: Weak<Recent>,
+}
+
+/// The memory that all engines of a server have for this.
+pub struct Budget {
+    /// Bytes.
+    limit: usize,
+    used: AtomicUsize,
+    /// For each piece of memory in use, whose it is: in the order in which they were begun.
+    pieces: Mutex<VecDeque<(Weak<Recent>, Family)>>,
+}
+
+impl Budget {
+    /// About so many bytes; 0 = keep nothing.
+    pub fn new(limit: usize) -> Budget {
+        Budget { limit, used: AtomicUsize::new(0), pieces: Mutex::default() }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Counts what the table of a family has become, and makes room.
+    fn changed(&self, recent: &Weak<Recent>, family: Family, pieces: usize, (before, after): (usize, usize)) {
+        self.used.fetch_add(after, Ordering::Relaxed);
+        self.used.fetch_sub(before, Ordering::Relaxed);
+        if pieces > 0 {
+            self.pieces.lock().extend(std::iter::repeat_n((recent.clone(), family), pieces));
+        }
+        while self.used() > self.limit {
+            let Some((oldest, family)) = self.pieces.lock().pop_front() else { return };
+            if let Some(oldest) = oldest.upgrade() {
+                let mut table = oldest.tables[family as usize].write();
+                let before = table.allocated();
+                table.forget_oldest();
+                self.used.fetch_sub(before - table.allocated(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Recent {
+    /// Of an engine.
+    pub fn new(budget: &Arc<Budget>) -> Arc<Recent> {
+        Arc::new_cyclic(|own| Recent { tables: Default::default(), budget: budget.clone(), own: own.clone() })
+    }
+
+    /// RocksDB is given this value of a key (`None`: it is deleted).
+    pub fn put(&self, family: Family, key: &[u8], value: Option<&[u8]>) {
+        // The others are not read key by key.
+        if self.budget.limit == 0 || !matches!(family, Family::Meta | Family::Data) {
+            return;
+        }
+        let mut table = self.tables[family as usize].write();
+        let (bytes, pieces) = (table.allocated(), table.chunks());
+        match value {
+            Some(long) if long.len() >= MAX_VALUE => table.forget(key),
+            _ => table.put(key, value),
+        }
+        let (after, new) = (table.allocated(), table.chunks() - pieces);
+        drop(table);
+        if after != bytes {
+            self.budget.changed(&self.own, family, new, (bytes, after));
+        }
+    }
+
+    /// What `f` makes of a key's value; `None` when nothing is known of the key.
+    pub fn get<T>(&self, family: Family, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+        self.tables[family as usize].read().get(key).map(f)
+    }
+}
+
+impl Drop for Recent {
+    fn drop(&mut self) {
+        let used: usize = self.tables.iter_mut().map(|table| table.get_mut().allocated()).sum();
+        self.budget.used.fetch_sub(used, Ordering::Relaxed);
+        self.budget.pieces.lock().retain(|(recent, _)| recent.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(recent: &Recent, key: &str) -> Option<Option<Vec<u8>>> {
+        recent.get(Family::Meta, key.as_bytes(), |value| value.bytes().map(<[u8]>::to_vec))
+    }
+
+    #[test]
+    fn what_was_put_first_goes_first_whosever_it_is() {
+        const LIMIT: usize = 64 << 10;
+        let budget = Arc::new(Budget::new(LIMIT));
+        let [one, two] = [Recent::new(&budget), Recent::new(&budget)];
+        one.put(Family::Meta, b"first", Some(b"v"));
+        two.put(Family::Meta, b"gone", None);
+        assert_eq!(get(&one, "first"), Some(Some(b"v".to_vec())));
+        assert_eq!((get(&two, "gone"), get(&two, "first")), (Some(None), None));
+        for n in 0..1000 {
+            two.put(Family::Meta, format!("key{n}").as_bytes(), Some(&[n as u8; 100]));
+            assert!(budget.used() <= LIMIT);
+        }
+        assert_eq!((get(&one, "first"), get(&two, "gone"), get(&two, "key0")), (None, None, None));
+        assert_eq!(get(&two, "key999"), Some(Some(vec![231; 100])));
+        assert!(budget.used() > LIMIT / 4);
+        let left = budget.used();
+        drop(two);
+        assert!(budget.used() < left / 4);
+        drop(one);
+        assert_eq!((budget.used(), budget.pieces.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_long_is_left_to_rocksdb() {
+        let recent = Recent::new(&Arc::new(Budget::new(1 << 20)));
+        recent.put(Family::Meta, b"k", Some(b"short"));
+        recent.put(Family::Meta, b"k", Some(&[0; MAX_VALUE]));
+        assert_eq!(get(&recent, "k"), None, "not what it was before");
+        recent.put(Family::Meta, b"k", Some(b"short again"));
+        assert!(get(&recent, "k").is_some());
+        let off = Recent::new(&Arc::new(Budget::new(0)));
+        off.put(Family::Meta, b"k", None);
+        assert_eq!(get(&off, "k"), None);
+    }
+}
