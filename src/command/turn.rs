@@ -25,6 +25,12 @@ const MAX_KEYS: usize = 96;
 const MAX_AGE: Duration = Duration::from_millis(1);
 /// A connection counts as one that writes for so many pipelines after a write.
 const WRITER: u8 = 8;
+/// What a turn counts that had to wait for a key, where one that had not to counts -1, and from which sum on a connection counts as one that
+/// writes what others write: where more than one turn in five has to wait.
+const WAIT: u8 = 4;
+const CONTENDED_FROM: u8 = 32;
+/// For so many pipelines it does; then it is tried anew.
+const CONTENDED: u8 = 128;
 
 /// See the module.
 pub struct Turn<'a> {
@@ -42,6 +48,8 @@ pub struct Turn<'a> {
     settled: usize,
     /// Whether something was committed whose durability the replies have to wait for.
     awaits_sync: bool,
+    /// Whether everybody else would have to wait who writes what others write.
+    shared: bool,
 }
 
 /// What a commit leaves to be done, now that no key is held any more.
@@ -76,12 +84,34 @@ pub struct Scratch {
     last: Vec<Bytes>,
     /// Pipelines without a write until the connection does not count as one that writes.
     writer: u8,
+    /// Pipelines until it does not count as one that writes what others write.
+    contended: u8,
+    /// Turns that had to wait, weighed: see [`WAIT`].
+    waits: u8,
 }
 
 impl Scratch {
     /// Whether one of the last pipelines wrote.
     pub fn writes(&self) -> bool {
         self.writer > 0
+    }
+
+    /// Whether it writes what others write: its turns have had to wait for keys again and again.
+    pub fn is_contended(&self) -> bool {
+        self.contended > 0 && self.writes()
+    }
+
+    /// It had a part in a turn that had to wait for a key which somebody else held, or had not to.
+    pub fn took_turn(&mut self, waited: bool) {
+        if waited {
+            self.waits += WAIT;
+            if self.waits >= CONTENDED_FROM {
+                self.waits = CONTENDED_FROM - 1;
+                self.contended = CONTENDED;
+            }
+        } else if self.contended == 0 {
+            self.waits = self.waits.saturating_sub(1);
+        }
     }
 
     /// The running command has changed something.
@@ -214,6 +244,7 @@ impl<'s> Party<'s> {
         self.scratch.open = 0;
         self.scratch.wrote = false;
         self.scratch.writer = self.scratch.writer.saturating_sub(1);
+        self.scratch.contended = self.scratch.contended.saturating_sub(1);
     }
 
     /// What the reply from `start` on says may rest on what is not committed.
@@ -322,7 +353,20 @@ impl<'a> Turn<'a> {
             ended: Vec::new(),
             settled: 0,
             awaits_sync: false,
+            shared: false,
         }
+    }
+
+    /// A turn that must not wait for long: what would have to is run later, in a turn of its own.
+    pub fn begin_shared(server: &'a Server) -> Turn<'a> {
+        let mut turn = Turn { shared: true, ..Turn::begin(server) };
+        turn.tx.hurry();
+        turn
+    }
+
+    /// Whether it had to wait for a key.
+    pub fn has_waited(&self) -> bool {
+        self.tx.has_waited()
     }
 
     /// Whether another pipeline may join.
@@ -330,9 +374,9 @@ impl<'a> Turn<'a> {
         self.tx.held() < MAX_KEYS && self.clock.last - self.clock.begin < MAX_AGE
     }
 
-    /// Whether pipelines have ended in it whose replies wait for its end.
+    /// Whether somebody waits for its end: pipelines that have ended in it, for their replies, or others that would be next.
     pub(super) fn keeps_others(&self) -> bool {
-        !self.ended.is_empty()
+        self.shared || !self.ended.is_empty()
     }
 
     /// Takes a session whose pipeline has ended by [`super::Pipeline::leave`].

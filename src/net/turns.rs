@@ -7,12 +7,16 @@
 //! sent something.
 //!
 //! A connection without company pays nothing for this, but for a try now and then whether it has got some.
+//!
+//! Connections whose turns had to wait for a key that another thread held would go on to do so: threads that write one hot key hand it to and
+//! fro, each waiting for the other to be woken. What they read goes into one queue for all threads instead, which one task at a time works off
+//! ([`combine`]), while the threads read and write for the connections.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,9 +31,14 @@ use crate::server::Server;
 /// A connection without company looks for some once in so many turns.
 const PROBE: usize = 16;
 
+/// What a connection is told whose turn came to nothing.
+const NOT_ENDED: &str = "its turn was not ended";
+
 /// The queues of a server, one a worker thread.
 pub struct Turns {
     queues: Box<[Queue]>,
+    /// That of connections which write what others write.
+    shared: Queue,
 }
 
 /// What a connection hands over to have it executed.
@@ -49,6 +58,8 @@ struct Queue {
     company: AtomicUsize,
     /// Turns without company.
     alone: AtomicUsize,
+    /// Whether a task works it off. Changed while `waiting` is locked.
+    combined: AtomicBool,
 }
 
 struct Waiting {
@@ -61,7 +72,7 @@ struct Waiting {
 impl Turns {
     /// For so many worker threads.
     pub fn new(threads: usize) -> Turns {
-        Turns { queues: (0..threads.max(1)).map(|_| Queue::default()).collect() }
+        Turns { queues: (0..threads.max(1)).map(|_| Queue::default()).collect(), shared: Queue::default() }
     }
 
     fn queue(&self) -> &Queue {
@@ -87,11 +98,17 @@ fn thread_number() -> usize {
 pub(super) async fn take(server: &Arc<Server>, job: Job) -> io::Result<(Job, Pause)> {
     let Job { session, mut input, mut args, again } = job;
     let mut session = session.ok_or_else(|| io::Error::other("a turn without a session"))?;
-    let queue = server.turns.queue();
     // What is run again may have to wait, which must keep nobody else.
+    if !again && session.scratch.is_contended() {
+        let (done, result) = oneshot::channel();
+        server.turns.shared.hand_over(server, Waiting { session, input, args, done });
+        return result.await.map_err(|_| io::Error::other(NOT_ENDED));
+    }
+    let queue = server.turns.queue();
     if again || !session.scratch.writes() || !queue.expects_company() {
         let mut turn = Turn::begin(server);
         let pause = execute(&mut turn, &mut session, &mut input, &mut args, again);
+        session.scratch.took_turn(turn.has_waited());
         turn.end(&mut session);
         let (session, pause) = park(server, session, pause);
         return Ok((Job { session, input, args, again: false }, pause));
@@ -104,13 +121,41 @@ pub(super) async fn take(server: &Arc<Server>, job: Job) -> io::Result<(Job, Pau
         match result.try_recv() {
             Ok(done) => return Ok(done),
             Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Closed) => return Err(io::Error::other("its turn was not ended")),
+            Err(TryRecvError::Closed) => return Err(io::Error::other(NOT_ENDED)),
         }
         if !queue.holds(client) {
             // Somebody else has it in hand.
             return result.await.map_err(io::Error::other);
         }
-        queue.serve(server);
+        queue.serve(server, Turn::begin(server));
+    }
+}
+
+/// Works off the shared queue until it is empty.
+async fn combine(server: Arc<Server>) {
+    let combined = Combined(&server.turns.shared);
+    loop {
+        // The threads read from everybody who has sent something.
+        task::yield_now().await;
+        combined.0.serve(&server, Turn::begin_shared(&server));
+        let waiting = combined.0.waiting.lock();
+        if waiting.is_empty() {
+            combined.0.combined.store(false, Relaxed);
+            drop(waiting);
+            std::mem::forget(combined);
+            return;
+        }
+    }
+}
+
+/// However the task ends that works off a queue, nobody waits for it in vain.
+struct Combined<'q>(&'q Queue);
+
+impl Drop for Combined<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        self.0.combined.store(false, Relaxed);
+        waiting.clear();
     }
 }
 
@@ -126,9 +171,18 @@ impl Queue {
         self.waiting.lock().iter().any(|waiting| waiting.session.client.id() == client)
     }
 
+    /// Adds to what [`combine`] works off.
+    fn hand_over(&self, server: &Arc<Server>, job: Waiting) {
+        let mut waiting = self.waiting.lock();
+        waiting.push_back(job);
+        if !self.combined.swap(true, Relaxed) {
+            drop(waiting);
+            task::spawn(combine(server.clone()));
+        }
+    }
+
     /// Takes a turn with those that wait, as many as it has room for.
-    fn serve(&self, server: &Arc<Server>) {
-        let mut turn = Turn::begin(server);
+    fn serve(&self, server: &Arc<Server>, mut turn: Turn<'_>) {
         let mut served = Vec::new();
         while turn.has_room()
             && let Some(Waiting { mut session, mut input, mut args, done }) = self.next()
@@ -145,7 +199,9 @@ impl Queue {
         if !served.is_empty() {
             self.company.store(served.len(), Relaxed);
         }
-        for (session, (input, args, pause, done)) in turn.finish().into_iter().zip(served) {
+        let waited = turn.has_waited();
+        for (mut session, (input, args, pause, done)) in turn.finish().into_iter().zip(served) {
+            session.scratch.took_turn(waited);
             let (session, pause) = park(server, session, pause);
             // A connection that was dropped meanwhile has no use for it.
             let _ = done.send((Job { session, input, args, again: false }, pause));

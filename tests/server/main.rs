@@ -9,6 +9,7 @@ mod blocking;
 mod daemon;
 mod data;
 mod durability;
+mod hot_key;
 mod latency;
 mod limits;
 mod protocol;
