@@ -106,7 +106,7 @@ impl Scratch {
         if waited {
             self.waits += WAIT;
             if self.waits >= CONTENDED_FROM {
-                self.waits = CONTENDED_FROM - 1;
+                self.waits = CONTENDED_FROM / 2;
                 self.contended = CONTENDED;
             }
         } else if self.contended == 0 {
@@ -420,8 +420,13 @@ impl<'a> Turn<'a> {
 
     /// Commits what is open and, under `sync : always`, waits until all is durable. Returns the sessions in the order in which they
     /// joined: their replies may be written.
-    pub fn finish(mut self) -> Vec<Box<Session>> {
-        self.settle(None).serve(self.server);
+    /// `first` is called before anybody else is served whom that concerns, which may have to wait for keys.
+    pub fn finish(mut self, first: impl FnOnce()) -> Vec<Box<Session>> {
+        let due = self.settle(None);
+        if due.awaited || !due.expired.is_empty() {
+            first();
+        }
+        due.serve(self.server);
         let (server, now) = (self.server, self.clock.now());
         self.ended.iter_mut().for_each(|session| Party::of(session).conclude(server, now));
         self.ended

@@ -196,7 +196,7 @@ settings! {
         "Bytes for keys and small values in front of the engine: half for those written last, half for hot ones; 0 = off.";
     block_cache: usize = "block-cache", Kind::Size { min: MIB, max: TIB }, "64M", AtStart,
         "Bytes for the engine's cache of data blocks, all slots together.";
-    write_buffer_size: usize = "write-buffer-size", Kind::Size { min: 64 * KIB, max: 4 * GIB }, "32M", AtStart,
+    write_buffer_size: usize = "write-buffer-size", Kind::Size { min: 64 * KIB, max: 4 * GIB }, "24M", AtStart,
         "Bytes of writes a slot gathers in memory before it flushes them to a file.";
     max_write_buffer_size: u64 = "max-write-buffer-size", Kind::Size { min: MIB, max: TIB }, "128M", AtOnce,
         "Bytes of binlog, all slots together, that may be ahead of the engines' files; bounds memory and recovery time.";

@@ -155,7 +155,7 @@ fn get_answers_aliases_and_facts() {
     assert_eq!(names, ["slave-read-only", "replica-read-only"]);
     assert_eq!(value(&config, "save"), "");
     assert_eq!(value(&config, "appendonly"), "yes");
-    assert_eq!(value(&config, "write-buffer-size"), "16777216");
+    assert_eq!(value(&config, "write-buffer-size"), "25165824");
     assert_eq!(value(&config, "slave-read-only"), "yes");
 }
 

@@ -356,6 +356,11 @@ impl Engine {
         })
     }
 
+    /// Forgets what was flushed last, so that it is read from RocksDB.
+    pub fn forget_recent(&self) {
+        self.recent.clear();
+    }
+
     /// Bytes of memory that hold what RocksDB has yet to be given.
     pub fn buffered(&self) -> usize {
         self.buffers.load().bytes()

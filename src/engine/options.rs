@@ -63,7 +63,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
-            write_buffer_size: 32 << 20,
+            write_buffer_size: 24 << 20,
             block_cache: 64 << 20,
             recent: 64 << 20,
             max_open_files: -1,

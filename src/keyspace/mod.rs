@@ -437,7 +437,12 @@ impl Keyspace {
     pub fn reread(&self) -> Result<(), Error> {
         self.flush_all_engines()?;
         let _all = self.locks.lock_all();
-        self.all_slots().for_each(|slot| self.env.cache.renew(&slot.cache_id));
+        for slot in self.all_slots() {
+            self.env.cache.renew(&slot.cache_id);
+            if let Some(store) = &*slot.store() {
+                store.engine.forget_recent();
+            }
+        }
         Ok(())
     }
 

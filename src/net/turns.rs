@@ -127,35 +127,57 @@ pub(super) async fn take(server: &Arc<Server>, job: Job) -> io::Result<(Job, Pau
             // Somebody else has it in hand.
             return result.await.map_err(io::Error::other);
         }
-        queue.serve(server, Turn::begin(server));
+        queue.serve(server, Turn::begin(server), || ());
     }
 }
 
 /// Works off the shared queue until it is empty.
-async fn combine(server: Arc<Server>) {
-    let combined = Combined(&server.turns.shared);
-    loop {
+async fn combine(combiner: Combiner) {
+    let server = &combiner.server;
+    let queue = &server.turns.shared;
+    while !combiner.ended.get() {
         // The threads read from everybody who has sent something.
         task::yield_now().await;
-        combined.0.serve(&server, Turn::begin_shared(&server));
-        let waiting = combined.0.waiting.lock();
-        if waiting.is_empty() {
-            combined.0.combined.store(false, Relaxed);
-            drop(waiting);
-            std::mem::forget(combined);
-            return;
+        // Those that are served now may have to wait for keys; who comes next in the queue must not.
+        queue.serve(server, Turn::begin_shared(server), || combiner.end());
+        if !combiner.ended.get() && queue.waiting.lock().is_empty() {
+            combiner.end();
         }
     }
 }
 
-/// However the task ends that works off a queue, nobody waits for it in vain.
-struct Combined<'q>(&'q Queue);
+/// The one task that works off the shared queue. However it ends, nobody waits for it in vain.
+struct Combiner {
+    server: Arc<Server>,
+    /// Whether it leaves the queue to others.
+    ended: Cell<bool>,
+}
 
-impl Drop for Combined<'_> {
+impl Combiner {
+    fn spawn(server: &Arc<Server>) {
+        task::spawn(combine(Combiner { server: server.clone(), ended: Cell::new(false) }));
+    }
+
+    /// Leaves what waits to another one. If there is nothing, the next that comes has one made.
+    fn end(&self) {
+        let queue = &self.server.turns.shared;
+        let waiting = queue.waiting.lock();
+        self.ended.set(true);
+        match waiting.is_empty() {
+            true => queue.combined.store(false, Relaxed),
+            false => Combiner::spawn(&self.server),
+        }
+    }
+}
+
+impl Drop for Combiner {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting.lock();
-        self.0.combined.store(false, Relaxed);
-        waiting.clear();
+        if !self.ended.get() {
+            let queue = &self.server.turns.shared;
+            let mut waiting = queue.waiting.lock();
+            queue.combined.store(false, Relaxed);
+            waiting.clear();
+        }
     }
 }
 
@@ -177,12 +199,12 @@ impl Queue {
         waiting.push_back(job);
         if !self.combined.swap(true, Relaxed) {
             drop(waiting);
-            task::spawn(combine(server.clone()));
+            Combiner::spawn(server);
         }
     }
 
-    /// Takes a turn with those that wait, as many as it has room for.
-    fn serve(&self, server: &Arc<Server>, mut turn: Turn<'_>) {
+    /// Takes a turn with those that wait, as many as it has room for. `first` as in [`Turn::finish`].
+    fn serve(&self, server: &Arc<Server>, mut turn: Turn<'_>, first: impl FnOnce()) {
         let mut served = Vec::new();
         while turn.has_room()
             && let Some(Waiting { mut session, mut input, mut args, done }) = self.next()
@@ -200,7 +222,7 @@ impl Queue {
             self.company.store(served.len(), Relaxed);
         }
         let waited = turn.has_waited();
-        for (mut session, (input, args, pause, done)) in turn.finish().into_iter().zip(served) {
+        for (mut session, (input, args, pause, done)) in turn.finish(first).into_iter().zip(served) {
             session.scratch.took_turn(waited);
             let (session, pause) = park(server, session, pause);
             // A connection that was dropped meanwhile has no use for it.

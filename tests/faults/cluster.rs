@@ -148,12 +148,13 @@ impl Cluster {
     #[track_caller]
     pub fn poll(&mut self) {
         for node in 0..NODES {
+            let has_place = self.has_place(self.members[node].wanted);
             let member = &mut self.members[node];
             let port = member.node.port();
             match member.health {
                 Health::Up => {
                     assert!(member.node.exited().is_none(), "node {port} ended by itself: {:?}", member.node.exited());
-                    if member.told != member.wanted && Instant::now() >= member.hold {
+                    if member.told != member.wanted && Instant::now() >= member.hold && has_place {
                         self.tell_upstream(node);
                     }
                 }
@@ -168,6 +169,12 @@ impl Cluster {
                 Health::Paused | Health::Down => {}
             }
         }
+    }
+
+    /// Whether a node is the master, or knows that it is not. One that was it, and has yet to be told, would take those that follow it back
+    /// to where it stands.
+    fn has_place(&self, node: Option<usize>) -> bool {
+        node.is_some_and(|node| node == self.master || self.members[node].told.is_some())
     }
 
     fn tell_upstream(&mut self, node: usize) {

@@ -17,8 +17,8 @@ use super::super::batch::Family;
 use super::Value;
 use super::table::Table;
 
-/// Longer values are left to RocksDB's block cache, bytes.
-const MAX_VALUE: usize = 16 << 10;
+/// Longer keys and values are left to RocksDB's block cache, bytes together: one of them would take the place of many.
+const MAX_LEN: usize = 1 << 10;
 
 /// See the module.
 pub struct Recent {
@@ -49,8 +49,8 @@ impl Budget {
 
     /// Counts what the table of a family has become, and makes room.
     fn changed(&self, recent: &Weak<Recent>, family: Family, pieces: usize, (before, after): (usize, usize)) {
-        self.used.fetch_add(after, Ordering::Relaxed);
-        self.used.fetch_sub(before, Ordering::Relaxed);
+        // In one step, or others would see both and make room for them.
+        self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
         if pieces > 0 {
             self.pieces.lock().extend(std::iter::repeat_n((recent.clone(), family), pieces));
         }
@@ -81,13 +81,23 @@ impl Recent {
         let mut table = self.tables[family as usize].write();
         let (bytes, pieces) = (table.allocated(), table.chunks());
         match value {
-            Some(long) if long.len() >= MAX_VALUE => table.forget(key),
+            _ if key.len() + value.map_or(0, <[u8]>::len) > MAX_LEN => table.forget(key),
             _ => table.put(key, value),
         }
         let (after, new) = (table.allocated(), table.chunks() - pieces);
         drop(table);
         if after != bytes {
             self.budget.changed(&self.own, family, new, (bytes, after));
+        }
+    }
+
+    /// Knows nothing any more.
+    pub fn clear(&self) {
+        self.budget.pieces.lock().retain(|(recent, _)| !recent.ptr_eq(&self.own));
+        for table in &self.tables {
+            let mut table = table.write();
+            self.budget.used.fetch_sub(table.allocated(), Ordering::Relaxed);
+            *table = Table::default();
         }
     }
 
@@ -140,10 +150,12 @@ mod tests {
     fn what_is_long_is_left_to_rocksdb() {
         let recent = Recent::new(&Arc::new(Budget::new(1 << 20)));
         recent.put(Family::Meta, b"k", Some(b"short"));
-        recent.put(Family::Meta, b"k", Some(&[0; MAX_VALUE]));
+        recent.put(Family::Meta, b"k", Some(&[0; MAX_LEN]));
         assert_eq!(get(&recent, "k"), None, "not what it was before");
         recent.put(Family::Meta, b"k", Some(b"short again"));
         assert!(get(&recent, "k").is_some());
+        recent.clear();
+        assert_eq!((get(&recent, "k"), recent.budget.used()), (None, 0));
         let off = Recent::new(&Arc::new(Budget::new(0)));
         off.put(Family::Meta, b"k", None);
         assert_eq!(get(&off, "k"), None);
