@@ -33,7 +33,8 @@ const MAX_COMMAND_MS: u64 = 150_000;
 pub enum Locked {
     /// The keys are held; the command may run.
     Yes,
-    /// Commit first, then lock again: the keys cannot be had while earlier writes are pending.
+    /// Commit first, then lock again: the keys cannot be had while earlier writes are pending. After [`Transaction::hurry`] also where
+    /// nothing is: then lock again in another transaction, which may wait.
     CommitFirst,
     /// The keys are held by a command that does not end: nothing is locked.
     Busy,

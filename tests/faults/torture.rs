@@ -55,7 +55,7 @@ fn options(databases: usize, rng: &mut StdRng) -> NodeOptions {
         .set("expire-logs-nums", pick(&["1", "3", KEEP_ALL, KEEP_ALL]))
         .set("write-buffer-size", pick(&["64K", "256K", "1M"]))
         .set("max-write-buffer-size", pick(&["1M", "4M", "16M"]))
-        .set("cache", pick(&["0", "1M", "64M"]))
+        .set("cache", pick(&["0", "64K", "1M", "64M"]))
         .set("sync-window-size", pick(&["20", "500", "9000"]))
         .set("max-rsync-parallel-num", pick(&["1", "4"]))
         .set("throttle-bytes-per-second", pick(&["0", "0", "2M"]))

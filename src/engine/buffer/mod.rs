@@ -12,6 +12,8 @@
 //! 3. Readers take the pair of buffers first and look into RocksDB after that: whatever has left the buffers by then is in RocksDB. Who took
 //!    the pair before a buffer was frozen finds in it what was there when it was frozen, for as long as it likes. So a key that
 //!    nobody writes meanwhile (its stripe is held) reads the same however buffers move.
+//! 4. What has left the buffers last stays in [`recent`], for reads of single keys: they look there after the buffers and before RocksDB.
+//!    It has a whole buffer before that is let go of, so it never knows an older value than RocksDB does.
 
 mod merge;
 mod recent;
