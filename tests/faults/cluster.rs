@@ -1,9 +1,11 @@
 //! Three nodes, a link between each two, and who is to follow whom.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::common::sync::Position;
 use crate::common::{Conn, DEADLINE, Link, Node, NodeOptions, Reply};
 
 /// A replica each, and a replica of the replica, or two of the master.
@@ -25,6 +27,16 @@ pub enum Health {
     Down,
 }
 
+/// What a node may lack of that which others have confirmed to a client, since it was told whom to follow. Being connected says nothing of it: a
+/// node is that as soon as its slots stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lacks {
+    Anything,
+    /// Nothing any more, as soon as it has the master's log up to here, slot by slot.
+    Until(BTreeMap<String, Position>),
+    Nothing,
+}
+
 /// One node and what it was told.
 pub struct Member {
     pub node: Node,
@@ -36,6 +48,7 @@ pub struct Member {
     /// Whom it is to follow; it is told when it is up, and not before `hold`.
     wanted: Option<usize>,
     hold: Instant,
+    lacks: Lacks,
 }
 
 /// See the module.
@@ -56,6 +69,7 @@ impl Cluster {
             told: None,
             wanted: None,
             hold: Instant::now(),
+            lacks: Lacks::Anything,
         };
         let members: Vec<Member> = (0..NODES).map(member).collect();
         let links = members.iter().map(|to| (0..NODES).map(|_| Link::to(&to.node)).collect());
@@ -90,6 +104,14 @@ impl Cluster {
         let member = &mut self.members[node];
         member.wanted = Some(upstream);
         member.hold = Instant::now() + after;
+        member.lacks = Lacks::Anything;
+    }
+
+    /// Lets a node get all data anew, if it takes the command.
+    pub fn sync_again(&mut self, node: usize, upstream: usize) {
+        self.members[node].lacks = Lacks::Anything;
+        let port = self.link(node, upstream).port();
+        self.tell(node, &format!("SLAVEOF 127.0.0.1 {port} FORCE"));
     }
 
     /// Makes a node that is up the master.
@@ -202,6 +224,42 @@ impl Cluster {
     pub fn has_all(&self, node: usize) -> bool {
         let both = [self.master, node].map(|one| self.members[one].node.replication());
         self.is_connected(node) && both[0].positions() == both[1].positions()
+    }
+
+    /// Takes note of which nodes have caught up with the master since they were told to follow. What was confirmed before that is in the
+    /// master's log when it is asked, so one that has this much of it lacks none of that; what is confirmed later, it has had a part in.
+    pub fn note_progress(&mut self) {
+        for node in (0..NODES).filter(|node| *node != self.master) {
+            if self.members[node].lacks == Lacks::Nothing || !self.is_connected(node) {
+                continue;
+            }
+            let positions = |node: usize| {
+                let seen = self.members[node].node.replication();
+                seen.positions()
+                    .into_iter()
+                    .map(|(slot, position)| (slot.to_string(), position))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let lacks = match &self.members[node].lacks {
+                Lacks::Anything if self.health(self.master) == Health::Up => Lacks::Until(positions(self.master)),
+                Lacks::Until(aim) => {
+                    let has = positions(node);
+                    if aim.iter().any(|(slot, position)| has.get(slot) < Some(position)) {
+                        continue;
+                    }
+                    Lacks::Nothing
+                }
+                Lacks::Anything | Lacks::Nothing => continue,
+            };
+            self.members[node].lacks = lacks;
+        }
+    }
+
+    /// The master's replicas that have all that was confirmed, as far as is known: a failover chooses from these.
+    pub fn successors(&self) -> Vec<usize> {
+        let mut nodes = self.followers(self.master);
+        nodes.retain(|node| self.members[*node].lacks == Lacks::Nothing && self.is_connected(*node));
+        nodes
     }
 
     /// How many replicas a write has reached when it has reached every node that a failover may promote; `None` while others count too, or

@@ -196,6 +196,7 @@ impl<'c> Nemesis<'c> {
 
     /// Tells the history what it may rely on.
     fn look(&mut self) {
+        self.cluster.note_progress();
         if !self.confirming
             && let Some(replicas) = self.cluster.confirming()
         {
@@ -271,9 +272,8 @@ impl<'c> Nemesis<'c> {
             Action::Link => self.harm_link(),
             Action::FullSync if up && self.cluster.is_connected(node) => {
                 let Some(upstream) = self.cluster.upstream(node) else { return };
-                let port = self.cluster.link(node, upstream).port();
                 self.note(&format!("a full sync of {}", self.name(node)));
-                self.cluster.tell(node, &format!("SLAVEOF 127.0.0.1 {port} FORCE"));
+                self.cluster.sync_again(node, upstream);
                 self.deeds.counts.full_syncs += 1;
                 self.perhaps_kill_in(&[node, upstream]);
             }
@@ -318,12 +318,10 @@ impl<'c> Nemesis<'c> {
         self.due.push((at, Then::Restore(from, to)));
     }
 
-    /// A replica that may lack something takes over, whatever the master is doing; the old master comes back as a replica.
+    /// A replica that may lack something takes over, though nothing that was confirmed, whatever the master is doing; the old master comes back as a replica.
     fn failover(&mut self) {
         let old = self.cluster.master;
-        let mut ready = self.cluster.followers(old);
-        ready.retain(|node| self.cluster.is_connected(*node));
-        let Some(&new) = ready.choose(&mut self.rng) else { return };
+        let Some(&new) = self.cluster.successors().choose(&mut self.rng) else { return };
         self.confirm_nothing();
         match (self.rng.random_range(0..4), self.cluster.health(old)) {
             (0, Health::Up) => {
