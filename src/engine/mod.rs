@@ -304,6 +304,12 @@ impl Engine {
         self.known(space.into(), key, |value| value.to_bytes())
     }
 
+    /// Calls `f` with the value of an element ([`Engine::element_known`]) where it stands; false if nothing is known of it.
+    pub fn with_known(&self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        let f = std::cell::RefCell::new(f);
+        self.known(space.into(), key, |value| (f.borrow_mut())(value.bytes())).is_some()
+    }
+
     /// As [`Engine::get_flushed`].
     pub fn element_flushed(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.flushed(space.into(), key, Bytes::copy_from_slice)

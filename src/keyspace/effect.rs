@@ -86,6 +86,11 @@ pub trait Read {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error>;
     /// The value of an element.
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error>;
+    /// Calls `f` with the value of an element (`None`: there is none) that is in memory, where it is found in little time. False if nothing
+    /// is known of it there.
+    fn element_at_hand(&mut self, _space: Space, _key: &[u8], _f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        false
+    }
     /// Calls `f` with the elements in a range until it returns false.
     fn elements(
         &mut self,

@@ -1,4 +1,9 @@
-//! How a slot's engine is made durable, and what happens when that cannot keep up with writing.
+//! How a slot's engine is made durable, when, and what happens when that cannot keep up with writing.
+//!
+//! What is not flushed is bounded over all slots, by `max-write-buffer-size`. Half of that is for whoever writes most: where few slots are written, each
+//! may gather far more than `write-buffer-size`, and of a key that is written again and again fewer values get as far as a file. When there is too
+//! much, the slot goes first in which most bytes have waited longest ([`weight`]): one that was written once and is left alone is flushed
+//! once, and not a busy one again and again in its stead.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,40 +12,43 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::locks::while_waiting;
-use super::{Error, Slot};
+use super::slot::SlotEnv;
+use super::{Error, Keyspace, Slot};
 use crate::binlog::Position;
 use crate::engine::{Applied, Engine};
 
-/// A slot that has this many times as much unflushed log as it is flushed for waits before it takes more.
+/// A slot that has this many times `write-buffer-size` of unflushed log waits before it takes more, unless that is within its share.
 pub(super) const FAR_BEHIND: u64 = 4;
 /// All slots together, as a multiple of `max-write-buffer-size`, likewise.
 const ALL_FAR_BEHIND: u64 = 2;
+/// What slots with more than `write-buffer-size` may take of `max-write-buffer-size`: one part of so many.
+const BUSY_SHARE: u64 = 2;
 /// How long a commit waits at most. It has locked its keys, and for one of them somebody may wait who has to be done before the flush.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What writers need to know of the thread that flushes.
 pub struct Flusher {
-    /// Bytes of unflushed log over all slots beyond which writers wait; `u64::MAX` while nobody flushes.
-    limit: AtomicU64,
+    /// Bytes of unflushed log over all slots beyond which some are flushed; `u64::MAX` while nobody flushes.
+    max: AtomicU64,
     lock: Mutex<()>,
     flushed: Condvar,
 }
 
 impl Default for Flusher {
     fn default() -> Self {
-        Flusher { limit: AtomicU64::new(u64::MAX), lock: Mutex::default(), flushed: Condvar::new() }
+        Flusher { max: AtomicU64::new(u64::MAX), lock: Mutex::default(), flushed: Condvar::new() }
     }
 }
 
 impl Flusher {
     /// Somebody flushes slots until all of them have at most `max` bytes of unflushed log.
     pub fn runs(&self, max: u64) {
-        self.limit.store(max.saturating_mul(ALL_FAR_BEHIND).min(u64::MAX - 1), Ordering::Relaxed);
+        self.max.store(max.min(u64::MAX - 1), Ordering::Relaxed);
     }
 
     /// Nobody flushes any more.
     pub fn stops(&self) {
-        self.limit.store(u64::MAX, Ordering::Relaxed);
+        self.max.store(u64::MAX, Ordering::Relaxed);
         self.tell();
     }
 
@@ -113,8 +121,11 @@ impl Slot {
 
     pub(super) fn add_unflushed(&self, bytes: u64) {
         let before = self.unflushed.fetch_add(bytes, Ordering::Relaxed);
-        self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed);
-        if before < self.env.flush_threshold && before + bytes >= self.env.flush_threshold {
+        if before == 0 {
+            self.unflushed_since.store(self.env.uptime_ms(), Ordering::Relaxed);
+        }
+        let total = self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.env.is_too_much(total, before + bytes) {
             self.ask_for_flush();
         }
     }
@@ -127,17 +138,67 @@ impl Slot {
     /// The engine is durable up to `position`; `bytes` of log fewer are needed for that.
     pub(super) fn engine_flushed_to(&self, position: Position, bytes: u64) {
         self.unflushed.fetch_sub(bytes, Ordering::Relaxed);
+        // What is left came while this was flushed.
+        self.unflushed_since.store(self.env.uptime_ms(), Ordering::Relaxed);
         self.env.unflushed_total.fetch_sub(bytes, Ordering::Relaxed);
         self.flushed_filenum.store(position.filenum, Ordering::Release);
         self.env.flusher.tell();
     }
 
     fn is_flusher_far_behind(&self) -> bool {
-        let limit = self.env.flusher.limit.load(Ordering::Relaxed);
-        let much = self.unflushed() > self.env.flush_threshold.saturating_mul(FAR_BEHIND)
-            || self.env.unflushed_total.load(Ordering::Relaxed) > limit;
+        let max = self.env.flusher.max.load(Ordering::Relaxed);
+        let far = self.env.flush_threshold.saturating_mul(FAR_BEHIND).max(max / BUSY_SHARE * ALL_FAR_BEHIND);
+        let much = self.unflushed() > far
+            || self.env.unflushed_total.load(Ordering::Relaxed) > max.saturating_mul(ALL_FAR_BEHIND);
         // Where a flush fails it does not help to wait for one.
-        much && limit != u64::MAX && !self.flush_failed.load(Ordering::Relaxed) && self.no_space().is_none()
+        much && max != u64::MAX && !self.flush_failed.load(Ordering::Relaxed) && self.no_space().is_none()
+    }
+
+    /// How much is gained by flushing the slot: [`weight`].
+    fn flush_weight(&self) -> u128 {
+        let since = self.unflushed_since.load(Ordering::Relaxed);
+        weight(self.unflushed(), self.env.uptime_ms().saturating_sub(since))
+    }
+}
+
+/// What speaks for a flush of so many bytes, of which the first came so many milliseconds ago: memory and log that are let go of, and that no more
+/// writes are to be expected which would take the place of what is there.
+fn weight(bytes: u64, ms: u64) -> u128 {
+    u128::from(bytes) * u128::from(ms + 1)
+}
+
+impl SlotEnv {
+    /// Whether a slot has to be flushed, when all have `total` bytes of unflushed log, and one of them `slot`.
+    fn is_too_much(&self, total: u64, slot: u64) -> bool {
+        let max = self.flusher.max.load(Ordering::Relaxed);
+        total > max || slot >= self.flush_threshold && total > max / BUSY_SHARE
+    }
+}
+
+impl Keyspace {
+    /// Flushes slots until what they have is not too much. Calls `report` with each outcome. False if there is more to be done now.
+    pub(super) fn flush_what_is_due(&self, report: &mut dyn FnMut(&Slot, Result<(), Error>)) -> bool {
+        let most = |failing: bool| {
+            let slots = self.all_slots().filter(|slot| slot.flush_failed.load(Ordering::Relaxed) == failing);
+            slots.map(|slot| slot.unflushed()).max().unwrap_or_default()
+        };
+        let is_too_much = || self.env.is_too_much(self.unflushed(), most(false));
+        let mut slots: Vec<_> = self.all_slots().map(|slot| (slot.flush_weight(), slot)).collect();
+        slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let mut failed = false;
+        for (_, slot) in slots {
+            if !is_too_much() {
+                break;
+            }
+            // In the place of one that cannot be flushed only those go that have much themselves.
+            if failed && slot.unflushed() < self.env.flush_threshold {
+                continue;
+            }
+            let result = self.flush_slot(slot);
+            failed |= result.is_err();
+            report(slot, result);
+        }
+        failed || !is_too_much()
     }
 }
 
@@ -145,8 +206,8 @@ impl Slot {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::Locked;
     use super::super::testing::open;
-    use super::super::{Keyspace, Locked};
     use super::*;
 
     fn set(keyspace: &Keyspace, key: &'static [u8]) {
@@ -188,5 +249,48 @@ mod tests {
         assert!(keyspace.all_slots().any(|slot| slot.is_flusher_far_behind()));
         keyspace.env.flusher.stops();
         assert!(keyspace.all_slots().all(|slot| !slot.is_flusher_far_behind()));
+    }
+
+    #[test]
+    fn a_slot_that_is_left_alone_is_flushed_before_a_busy_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyspace = open(dir.path());
+        set(&keyspace, b"a");
+        set(&keyspace, b"b");
+        let [left, busy] = [b"a", b"b"].map(|key| keyspace.slot(0, key));
+        assert!(!std::ptr::eq(left, busy), "keys of two slots");
+        while keyspace.env.uptime_ms() < 10 {
+            std::thread::yield_now();
+        }
+        left.unflushed_since.store(0, Ordering::Relaxed);
+        busy.unflushed_since.store(keyspace.env.uptime_ms(), Ordering::Relaxed);
+        let mut flushed = Vec::new();
+        let mut flush = |max: u64| {
+            keyspace.env.flusher.runs(max);
+            keyspace.flush_what_is_due(&mut |slot, result| flushed.push((slot.to_string(), result.is_ok())))
+        };
+        assert!(flush(keyspace.unflushed()), "nothing is due");
+        assert!(flush(keyspace.unflushed() - 1));
+        assert_eq!(flushed, [(left.to_string(), true)]);
+        assert_eq!((left.unflushed(), busy.unflushed()), (0, keyspace.unflushed()));
+    }
+
+    #[test]
+    fn one_busy_slot_may_have_what_others_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyspace = open(dir.path());
+        let threshold = keyspace.env.flush_threshold;
+        let max = threshold * 6;
+        assert!(!keyspace.env.is_too_much(1 << 50, 1 << 50), "while nobody flushes");
+        keyspace.env.flusher.runs(max);
+        for (total, slot, too_much) in [
+            (max, threshold - 1, false),
+            (max + 1, 1, true),
+            (threshold * 3, threshold * 3, false),
+            (threshold * 3 + 1, threshold * 3 + 1, true),
+            (threshold * 3 + 1, threshold, true),
+        ] {
+            assert_eq!(keyspace.env.is_too_much(total, slot), too_much, "{slot} of {total}");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Background work on slots: making logs durable every second, flushing engines, purging binlog files, deleting what has expired.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ pub struct HousekeepingOptions {
     /// Whether logs are to be synced every second.
     pub sync_every_second: Box<dyn Fn() -> bool + Send>,
     pub purge_policy: Box<dyn Fn() -> PurgePolicy + Send>,
-    /// Bytes of unflushed log over all slots beyond which the slot with most is flushed.
+    /// Bytes of unflushed log over all slots beyond which slots are flushed.
     pub max_unflushed: Box<dyn Fn() -> u64 + Send>,
 }
 
@@ -88,8 +87,6 @@ fn flush_loop(
     policy: &dyn Fn() -> PurgePolicy,
     max_unflushed: &dyn Fn() -> u64,
 ) {
-    let is_due = |slot: &&Arc<Slot>| slot.unflushed() >= keyspace.env.flush_threshold;
-    let is_much = || keyspace.env.unflushed_total.load(Ordering::Relaxed) > max_unflushed();
     let mut purged = Instant::now();
     let mut wait = PURGE_INTERVAL;
     loop {
@@ -102,19 +99,9 @@ fn flush_loop(
             }
             default(wait) => {}
         }
-        let mut failed = false;
-        let mut flush = |slot: &Arc<Slot>| {
-            let result = keyspace.flush_slot(slot);
-            failed |= result.is_err();
-            report(slot, result);
-        };
-        keyspace.all_slots().filter(is_due).for_each(&mut flush);
-        if is_much() {
-            keyspace.all_slots().max_by_key(|s| s.unflushed()).into_iter().for_each(&mut flush);
-        }
         // What came meanwhile is next, but the rest must have its turn, however much is written.
-        let behind = is_much() || keyspace.all_slots().any(|slot| is_due(&slot));
-        wait = if behind && !failed { Duration::ZERO } else { PURGE_INTERVAL };
+        let done = keyspace.flush_what_is_due(&mut report);
+        wait = if done { PURGE_INTERVAL } else { Duration::ZERO };
         if purged.elapsed() >= PURGE_INTERVAL {
             purged = Instant::now();
             keyspace.catch_up();

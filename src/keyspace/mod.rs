@@ -147,6 +147,7 @@ impl Keyspace {
             changes: AtomicU64::new(0),
             unflushed_total: AtomicU64::new(0),
             flusher: flush::Flusher::default(),
+            started: Instant::now(),
             replayed: AtomicU64::new(0),
             cache: EntryCache::new(options.cache),
             slots: OnceLock::new(),

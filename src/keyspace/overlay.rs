@@ -165,6 +165,16 @@ impl Read for Overlay<'_> {
         }
     }
 
+    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        match self.space(space).get(key) {
+            Some(value) => {
+                f(value.as_deref());
+                true
+            }
+            None => self.locked && self.slot.element_at_hand(space, key, f),
+        }
+    }
+
     fn elements(
         &mut self,
         space: Space,

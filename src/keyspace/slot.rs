@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
@@ -38,15 +39,16 @@ pub struct SlotEnv {
     pub binlog_file_size: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Whether every write waits for stable storage. Asked each time.
     pub sync_always: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Bytes of log a slot may have that its engine has not flushed.
+    /// Bytes of log a slot may have that its engine has not flushed, however much others have.
     pub flush_threshold: u64,
-    /// Wakes the flusher: a slot has more than that, or somebody waits.
+    /// Wakes the flusher: there is too much, or somebody waits.
     pub flush_requests: crossbeam_channel::Sender<()>,
     /// Elements and keys that clients of this node changed since it started.
     pub(super) changes: AtomicU64,
     /// Bytes of unflushed log over all slots.
     pub unflushed_total: AtomicU64,
     pub(super) flusher: Flusher,
+    pub(super) started: Instant,
     /// Records that recovery applied to the engines at the start.
     pub(super) replayed: AtomicU64,
     pub(super) cache: EntryCache,
@@ -99,6 +101,11 @@ impl SlotEnv {
     /// See [`KeyObserver::awaits`].
     pub(super) fn awaits(&self, db: usize, key: &Bytes) -> bool {
         self.observer.get().is_some_and(|observer| observer.awaits(db, key))
+    }
+
+    /// Milliseconds since the start.
+    pub(super) fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     /// Makes all that is in the logs durable. A slot whose log cannot be synced says so and takes no more writes.
@@ -184,6 +191,8 @@ pub struct Slot {
     pub(super) log_damage: ArcSwapOption<String>,
     /// Bytes logged since the last flush began.
     pub(super) unflushed: AtomicU64,
+    /// When the first of them were, by [`SlotEnv::uptime_ms`].
+    pub(super) unflushed_since: AtomicU64,
     pub(super) flush_failed: AtomicBool,
     /// Serializes flushes, checkpoints and swaps of the engine. Taken before key locks and commit locks, never while one is held.
     pub(super) maintenance: Mutex<()>,
@@ -225,6 +234,7 @@ impl Slot {
             behind: ArcSwapOption::empty(),
             log_damage: ArcSwapOption::empty(),
             unflushed: AtomicU64::new(0),
+            unflushed_since: AtomicU64::new(0),
             flush_failed: AtomicBool::new(false),
             maintenance: Mutex::default(),
             flushed_filenum: AtomicU32::new(0),
@@ -337,6 +347,11 @@ impl Slot {
             self.env.cache.fill_element(&self.cache_id, key, value.as_ref());
         }
         Ok(value)
+    }
+
+    /// Calls `f` with the value of an element that is in memory because it was written lately. The stripe of its key must be held.
+    pub(super) fn element_at_hand(&self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        self.store.load().as_ref().is_some_and(|store| store.engine.with_known(space, key, f))
     }
 
     /// [`Slot::element`] past the cache: for recovery, which holds no stripes.

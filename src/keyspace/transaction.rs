@@ -212,6 +212,13 @@ impl Read for Reader<'_, '_> {
         }
     }
 
+    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        match self {
+            Reader::Changed(overlay) => overlay.element_at_hand(space, key, f),
+            Reader::Committed(slot, _) => slot.element_at_hand(space, key, f),
+        }
+    }
+
     fn elements(
         &mut self,
         space: Space,
@@ -238,6 +245,11 @@ impl Read for LastReader<'_, '_> {
 
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.slot.element_from_engine(space, key)
+    }
+
+    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+        // Only while nobody can change it.
+        !self.held.is_empty() && self.slot.element_at_hand(space, key, f)
     }
 
     fn elements(

@@ -240,7 +240,28 @@ pub fn each(
 ) -> Result<(), Error> {
     let head = head(list);
     let end = end.min(list.len());
-    let (from, to) = ((head + first.min(end)).to_be_bytes(), (head + end).to_be_bytes());
+    let mut places = head + first.min(end)..head + end;
+    // What was pushed lately is in memory, and one place after the other is found faster there than all of them are sought on disk.
+    let (mut key, prefix) = (at(list, 0), list.element_key(&[]).len());
+    let mut more = true;
+    for _ in 0..MANY {
+        let Some(place) = (if reverse { places.end.checked_sub(1) } else { Some(places.start) }) else { break };
+        if places.is_empty() {
+            return Ok(());
+        }
+        key.truncate(prefix);
+        key.extend_from_slice(&place.to_be_bytes());
+        let index = place.wrapping_sub(head);
+        let mut take = |element: Option<&[u8]>| more = element.is_none_or(|element| f(index, element));
+        if !state.element_at_hand(Space::Data, &key, &mut take) {
+            break;
+        }
+        if !more {
+            return Ok(());
+        }
+        if reverse { places.end -= 1 } else { places.start += 1 }
+    }
+    let (from, to) = (places.start.to_be_bytes(), places.end.to_be_bytes());
     list.each(state, Space::Data, &from, Some(&to), reverse, &mut |suffix, element| match suffix.first_chunk() {
         Some(place) => f(u64::from_be_bytes(*place).wrapping_sub(head), element),
         None => true,
