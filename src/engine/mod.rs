@@ -36,13 +36,15 @@ use damage::Damage;
 use element::OpenDb;
 
 pub use batch::Batch;
-pub use element::Space;
+pub use element::{Found, Space};
 pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
 pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
 
 /// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
 const NO_FLUSH: u64 = u64::MAX;
+/// Bytes after which [`Engine::elements_known`] looks for no more.
+const MUCH_FOUND: usize = 256 << 10;
 /// How often a flush under way is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// How long a flush that has failed is waited for while RocksDB tries it again.
@@ -304,10 +306,17 @@ impl Engine {
         self.known(space.into(), key, |value| value.to_bytes())
     }
 
-    /// Calls `f` with the value of an element ([`Engine::element_known`]) where it stands; false if nothing is known of it.
-    pub fn with_known(&self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
-        let f = std::cell::RefCell::new(f);
-        self.known(space.into(), key, |value| (f.borrow_mut())(value.bytes())).is_some()
+    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, `next` makes no key any more, or much was found.
+    /// Writes to the engine wait meanwhile: not to be asked for many at a time.
+    pub fn elements_known(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+        let (buffers, mut key) = (self.buffers.load(), Vec::new());
+        let (buffers, recent) = (buffers.reading(), self.recent.reading(space.into()));
+        while found.bytes() < MUCH_FOUND
+            && next(&mut key)
+            && let Some(value) = buffers.get(space.into(), &key).or_else(|| recent.get(&key))
+        {
+            found.push(value.bytes());
+        }
     }
 
     /// As [`Engine::get_flushed`].

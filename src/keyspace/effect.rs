@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Error;
 use super::types::{Handle, Outcome, blob, hash, list, set, stream, zset};
 use crate::binlog::put_effect;
-use crate::engine::{Collection, ElementRange, Entry, Kind, Space};
+use crate::engine::{Collection, ElementRange, Entry, Found, Kind, Space};
 
 /// One change to one slot.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,11 +86,9 @@ pub trait Read {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error>;
     /// The value of an element.
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error>;
-    /// Calls `f` with the value of an element (`None`: there is none) that is in memory, where it is found in little time. False if nothing
-    /// is known of it there.
-    fn element_at_hand(&mut self, _space: Space, _key: &[u8], _f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
-        false
-    }
+    /// Copies the values of elements that are in memory, where they are found in little time, to `found`, as long as anything is known there
+    /// of one after the other. `next` makes the key of the next one; false: that was the last.
+    fn elements_at_hand(&mut self, _space: Space, _next: &mut dyn FnMut(&mut Vec<u8>) -> bool, _found: &mut Found) {}
     /// Calls `f` with the elements in a range until it returns false.
     fn elements(
         &mut self,

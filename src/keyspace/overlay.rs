@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use super::effect::{Read, State};
 use super::slot::NOBODY;
 use super::{Error, Slot};
-use crate::engine::{Batch, ElementRange, Entry, Space};
+use crate::engine::{Batch, ElementRange, Entry, Found, Space};
 
 /// The last state of each changed key. Reads fall through to the slot.
 pub struct Overlay<'s> {
@@ -165,13 +165,27 @@ impl Read for Overlay<'_> {
         }
     }
 
-    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
-        match self.space(space).get(key) {
-            Some(value) => {
-                f(value.as_deref());
-                true
+    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+        if !self.locked {
+            return;
+        }
+        if self.space(space).is_empty() {
+            return self.slot.elements_at_hand(space, next, found);
+        }
+        let mut key = Vec::new();
+        while next(&mut key) {
+            match self.space(space).get(&key) {
+                Some(value) => found.push(value.as_deref()),
+                None => {
+                    let before = found.len();
+                    let mut once = Some(&key);
+                    let mut only = |out: &mut Vec<u8>| once.take().map(|key| out.clone_from(key)).is_some();
+                    self.slot.elements_at_hand(space, &mut only, found);
+                    if found.len() == before {
+                        return;
+                    }
+                }
             }
-            None => self.locked && self.slot.element_at_hand(space, key, f),
         }
     }
 

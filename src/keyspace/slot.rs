@@ -23,7 +23,7 @@ use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
 use crate::engine::element::VERSION_COUNTER_BITS;
-use crate::engine::{self, ElementRange, Engine, Entry, Space};
+use crate::engine::{self, ElementRange, Engine, Entry, Found, Space};
 
 /// As the one who made a change: no client in particular.
 pub(super) const NOBODY: u64 = 0;
@@ -349,9 +349,11 @@ impl Slot {
         Ok(value)
     }
 
-    /// Calls `f` with the value of an element that is in memory because it was written lately. The stripe of its key must be held.
-    pub(super) fn element_at_hand(&self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
-        self.store.load().as_ref().is_some_and(|store| store.engine.with_known(space, key, f))
+    /// [`Read::elements_at_hand`](super::effect::Read::elements_at_hand). The stripe of their key must be held.
+    pub(super) fn elements_at_hand(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+        if let Some(store) = &*self.store.load() {
+            store.engine.elements_known(space, next, found);
+        }
     }
 
     /// [`Slot::element`] past the cache: for recovery, which holds no stripes.

@@ -21,7 +21,7 @@ use super::slot::{Maintenance, Slot};
 use super::types::{Handle, Outcome, blob};
 use super::{Error, Keyspace};
 use crate::binlog::Draft;
-use crate::engine::{ElementRange, Entry, Kind, Space};
+use crate::engine::{ElementRange, Entry, Found, Kind, Space};
 
 /// A write that is so much older than the newest record is refused: compaction may have dropped what has expired since (the engine
 /// waits twice as long). ms.
@@ -212,10 +212,10 @@ impl Read for Reader<'_, '_> {
         }
     }
 
-    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
+    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
         match self {
-            Reader::Changed(overlay) => overlay.element_at_hand(space, key, f),
-            Reader::Committed(slot, _) => slot.element_at_hand(space, key, f),
+            Reader::Changed(overlay) => overlay.elements_at_hand(space, next, found),
+            Reader::Committed(slot, _) => slot.elements_at_hand(space, next, found),
         }
     }
 
@@ -247,9 +247,11 @@ impl Read for LastReader<'_, '_> {
         self.slot.element_from_engine(space, key)
     }
 
-    fn element_at_hand(&mut self, space: Space, key: &[u8], f: &mut dyn FnMut(Option<&[u8]>)) -> bool {
-        // Only while nobody can change it.
-        !self.held.is_empty() && self.slot.element_at_hand(space, key, f)
+    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+        // Only while nobody can change them.
+        if !self.held.is_empty() {
+            self.slot.elements_at_hand(space, next, found);
+        }
     }
 
     fn elements(

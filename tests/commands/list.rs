@@ -1,10 +1,12 @@
 //! List commands.
 
+use std::collections::VecDeque;
+
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use crate::common::rng;
+use crate::common::{Node, rng};
 use crate::duel::Duel;
 
 #[test]
@@ -399,4 +401,62 @@ fn long_lists() {
         "EXISTS l",
     ];
     duel.compare(&crate::duel::lines(&lines), 1);
+}
+
+/// A list of which a part is in memory as it was written, a part is in files only, and some elements are too long to be kept: however much
+/// of it is asked for, it reads as one.
+#[test]
+fn a_list_is_whole_wherever_its_parts_are() {
+    let (node, mut rng) = (Node::start(), rng());
+    let mut conn = node.conn();
+    let mut model: VecDeque<String> = VecDeque::new();
+    let mut made = 0;
+    let mut element = |rng: &mut StdRng| {
+        made += 1;
+        let long = match rng.random_range(0..40) {
+            0 => 20_000,
+            1 => 1500,
+            _ => 0,
+        };
+        format!("{made}:{}", "x".repeat(long))
+    };
+    for step in 0..6 {
+        for _ in 0..rng.random_range(1..250) {
+            let (left, new) = (rng.random(), element(&mut rng));
+            conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
+            if left { model.push_front(new) } else { model.push_back(new) }
+        }
+        for _ in 0..rng.random_range(0..5) {
+            let (at, new) = (rng.random_range(0..model.len()), element(&mut rng));
+            conn.call(&["LSET", "l", &at.to_string(), &new]).expect_ok();
+            model[at] = new;
+        }
+        for _ in 0..rng.random_range(0..3) {
+            assert_eq!(conn.run("RPOP l").text(), model.pop_back().expect("an element"));
+        }
+        let in_transaction = step % 2 == 0;
+        if in_transaction {
+            conn.run("MULTI").expect_ok();
+            conn.run("LPUSH l uncommitted");
+            conn.run("LSET l 1 changed");
+            conn.run("LRANGE l 0 -1");
+            let reply = conn.run("EXEC");
+            let replies = reply.items();
+            model[0] = "changed".to_string();
+            model.push_front("uncommitted".to_string());
+            assert_eq!(replies[2].texts(), Vec::from(model.clone()));
+        }
+        for _ in 0..8 {
+            let first = rng.random_range(0..model.len());
+            let last = rng.random_range(first..model.len());
+            let found = conn.run(&format!("LRANGE l {first} {last}")).texts();
+            assert_eq!(found, model.range(first..=last).cloned().collect::<Vec<_>>(), "{first} to {last}");
+        }
+        assert_eq!(conn.run("LRANGE l 0 -1").texts(), Vec::from(model.clone()));
+        let at = rng.random_range(0..model.len());
+        let last = model.iter().rposition(|element| *element == model[at]).expect("it is there");
+        assert_eq!(conn.call(&["LPOS", "l", &model[at], "RANK", "-1"]).int(), last as i64);
+        // To files, and on some of these also out of memory.
+        conn.run(if rng.random() { "SAVE" } else { "DEBUG RELOAD" }).expect_ok();
+    }
 }

@@ -23,7 +23,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::Applied;
 use super::batch::{Batch, Family};
@@ -111,6 +111,14 @@ impl Buffers {
         self.iter().find_map(|buffer| buffer.get(family, key, &f))
     }
 
+    /// For reading several keys. Writes wait meanwhile.
+    pub fn reading(&self) -> Reading<'_> {
+        Reading {
+            active: self.active.tables.read(),
+            frozen: self.frozen.as_ref().map(|frozen| frozen.buffer.tables.read()),
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         self.iter().map(|buffer| buffer.bytes()).sum()
     }
@@ -121,6 +129,20 @@ impl Buffers {
             let table = &buffer.tables.read()[family as usize];
             (live + (table.len() - table.deleted()) as u64, deleted + table.deleted() as u64)
         })
+    }
+}
+
+/// [`Buffers::reading`].
+pub(super) struct Reading<'b> {
+    active: RwLockReadGuard<'b, Tables>,
+    frozen: Option<RwLockReadGuard<'b, Tables>>,
+}
+
+impl Reading<'_> {
+    /// [`Buffers::get`].
+    pub fn get(&self, family: Family, key: &[u8]) -> Option<Value<'_>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen[family as usize].get(key));
+        self.active[family as usize].get(key).or_else(frozen)
     }
 }
 

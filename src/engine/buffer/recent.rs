@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::super::batch::Family;
 use super::Value;
@@ -99,6 +99,11 @@ impl Recent {
             self.budget.used.fetch_sub(table.allocated(), Ordering::Relaxed);
             *table = Table::default();
         }
+    }
+
+    /// For reading several keys of a family. Flushes wait meanwhile.
+    pub fn reading(&self, family: Family) -> RwLockReadGuard<'_, Table> {
+        self.tables[family as usize].read()
     }
 
     /// What `f` makes of a key's value; `None` when nothing is known of the key.

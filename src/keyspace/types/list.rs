@@ -6,13 +6,15 @@ use bytes::Bytes;
 
 use super::{Handle, Outcome};
 use crate::binlog::put_effect;
-use crate::engine::Space;
+use crate::engine::{Found, Space};
 use crate::keyspace::Error;
 use crate::keyspace::effect::{Read, State};
 
 const MIDDLE: u64 = 1 << 63;
 /// Elements beyond which it is cheaper to look for them than to remove each, there or not.
 const MANY: u64 = 1000;
+/// Elements that are looked for in memory at a time.
+const RUN: u64 = 100;
 
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,24 +244,38 @@ pub fn each(
     let end = end.min(list.len());
     let mut places = head + first.min(end)..head + end;
     // What was pushed lately is in memory, and one place after the other is found faster there than all of them are sought on disk.
-    let (mut key, prefix) = (at(list, 0), list.element_key(&[]).len());
-    let mut more = true;
-    for _ in 0..MANY {
-        let Some(place) = (if reverse { places.end.checked_sub(1) } else { Some(places.start) }) else { break };
+    let (prefix, mut found) = (list.element_key(&[]), Found::default());
+    for _ in 0..MANY / RUN {
         if places.is_empty() {
             return Ok(());
         }
-        key.truncate(prefix);
-        key.extend_from_slice(&place.to_be_bytes());
-        let index = place.wrapping_sub(head);
-        let mut take = |element: Option<&[u8]>| more = element.is_none_or(|element| f(index, element));
-        if !state.element_at_hand(Space::Data, &key, &mut take) {
+        let mut asked = places.clone();
+        let mut left = RUN;
+        state.elements_at_hand(
+            Space::Data,
+            &mut |key| {
+                let place = if reverse { asked.next_back() } else { asked.next() }.filter(|_| left > 0);
+                left = left.saturating_sub(1);
+                let Some(place) = place else { return false };
+                key.clear();
+                key.extend_from_slice(&prefix);
+                key.extend_from_slice(&place.to_be_bytes());
+                true
+            },
+            &mut found,
+        );
+        for element in found.iter() {
+            let place = if reverse { places.next_back() } else { places.next() };
+            if let (Some(place), Some(element)) = (place, element)
+                && !f(place.wrapping_sub(head), element)
+            {
+                return Ok(());
+            }
+        }
+        if (found.len() as u64) < RUN {
             break;
         }
-        if !more {
-            return Ok(());
-        }
-        if reverse { places.end -= 1 } else { places.start += 1 }
+        found.clear();
     }
     let (from, to) = (places.start.to_be_bytes(), places.end.to_be_bytes());
     list.each(state, Space::Data, &from, Some(&to), reverse, &mut |suffix, element| match suffix.first_chunk() {
