@@ -23,6 +23,10 @@ const DETACHED: &str = "--detached";
 
 /// Stack of a worker thread, in bytes: Lua scripts may nest calls and values deep.
 const STACK_SIZE: usize = 8 << 20;
+/// A worker thread takes each second task from the queue that all share, as long as there are any. When more connections are ready than a
+/// thread's own queue has room for (256), the others wait there, and would wait for as long as those keep it busy: with 10,000 that was
+/// seconds.
+const SHARED_QUEUE_INTERVAL: u32 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -212,6 +216,7 @@ fn serve(args: &Serve) -> Outcome {
         .worker_threads(threads)
         .thread_name("worker")
         .thread_stack_size(STACK_SIZE)
+        .global_queue_interval(SHARED_QUEUE_INTERVAL)
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(run(config, &logging, detached));

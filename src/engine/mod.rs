@@ -245,7 +245,8 @@ impl Engine {
 
     /// What `f` makes of a value that is in memory as it was written; `None` when nothing is known of the key there.
     fn known<T>(&self, family: Family, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
-        self.buffers.load().get(family, key, &f).or_else(|| self.recent.get(family, key, f))
+        let hash = buffer::hash(key);
+        self.buffers.load().get(family, hash, key, &f).or_else(|| self.recent.get(family, hash, key, f))
     }
 
     /// What `f` makes of a value in RocksDB.
@@ -313,7 +314,8 @@ impl Engine {
         let (buffers, recent) = (buffers.reading(), self.recent.reading(space.into()));
         while found.bytes() < MUCH_FOUND
             && next(&mut key)
-            && let Some(value) = buffers.get(space.into(), &key).or_else(|| recent.get(&key))
+            && let hash = buffer::hash(&key)
+            && let Some(value) = buffers.get(space.into(), hash, &key).or_else(|| recent.get(hash, &key))
         {
             found.push(value.bytes());
         }

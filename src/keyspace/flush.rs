@@ -178,12 +178,13 @@ impl SlotEnv {
 impl Keyspace {
     /// Flushes slots until what they have is not too much. Calls `report` with each outcome. False if there is more to be done now.
     pub(super) fn flush_what_is_due(&self, report: &mut dyn FnMut(&Slot, Result<(), Error>)) -> bool {
-        let most = |failing: bool| {
-            let slots = self.all_slots().filter(|slot| slot.flush_failed.load(Ordering::Relaxed) == failing);
+        let most = || {
+            let slots = self.all_slots().filter(|slot| !slot.flush_failed.load(Ordering::Relaxed));
             slots.map(|slot| slot.unflushed()).max().unwrap_or_default()
         };
-        let is_too_much = || self.env.is_too_much(self.unflushed(), most(false));
-        let mut slots: Vec<_> = self.all_slots().map(|slot| (slot.flush_weight(), slot)).collect();
+        let is_too_much = || self.env.is_too_much(self.unflushed(), most());
+        let unflushed = self.all_slots().filter(|slot| slot.unflushed() > 0);
+        let mut slots: Vec<_> = unflushed.map(|slot| (slot.flush_weight(), slot)).collect();
         slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let mut failed = false;
         for (_, slot) in slots {

@@ -30,7 +30,7 @@ use super::batch::{Batch, Family};
 pub(super) use merge::{Merge, Range};
 pub(super) use recent::{Budget, Recent};
 use table::Table;
-pub(super) use table::Value;
+pub(super) use table::{Value, hash};
 
 /// What was written between two moments.
 #[derive(Default)]
@@ -52,9 +52,9 @@ impl Buffer {
         batch.changes().for_each(|(family, key, value)| tables[family as usize].put(key, value));
     }
 
-    /// What `f` makes of a key's value; `None` when nothing is known of the key.
-    pub fn get<T>(&self, family: Family, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
-        self.tables.read()[family as usize].get(key).map(f)
+    /// What `f` makes of a key's value; `None` when nothing is known of the key, of which this is the [`hash`].
+    pub fn get<T>(&self, family: Family, hash: u32, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+        self.tables.read()[family as usize].get(hash, key).map(f)
     }
 
     /// [`Table::range`].
@@ -107,8 +107,8 @@ impl Buffers {
     }
 
     /// What `f` makes of a key's value; `None` when no buffer knows of the key.
-    pub fn get<T>(&self, family: Family, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
-        self.iter().find_map(|buffer| buffer.get(family, key, &f))
+    pub fn get<T>(&self, family: Family, hash: u32, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
+        self.iter().find_map(|buffer| buffer.get(family, hash, key, &f))
     }
 
     /// For reading several keys. Writes wait meanwhile.
@@ -140,9 +140,9 @@ pub(super) struct Reading<'b> {
 
 impl Reading<'_> {
     /// [`Buffers::get`].
-    pub fn get(&self, family: Family, key: &[u8]) -> Option<Value<'_>> {
-        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen[family as usize].get(key));
-        self.active[family as usize].get(key).or_else(frozen)
+    pub fn get(&self, family: Family, hash: u32, key: &[u8]) -> Option<Value<'_>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen[family as usize].get(hash, key));
+        self.active[family as usize].get(hash, key).or_else(frozen)
     }
 }
 

@@ -106,9 +106,9 @@ impl Recent {
         self.tables[family as usize].read()
     }
 
-    /// What `f` makes of a key's value; `None` when nothing is known of the key.
-    pub fn get<T>(&self, family: Family, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
-        self.tables[family as usize].read().get(key).map(f)
+    /// What `f` makes of a key's value; `None` when nothing is known of the key, of which this is the [`hash`](super::hash).
+    pub fn get<T>(&self, family: Family, hash: u32, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+        self.tables[family as usize].read().get(hash, key).map(f)
     }
 }
 
@@ -125,7 +125,9 @@ mod tests {
     use super::*;
 
     fn get(recent: &Recent, key: &str) -> Option<Option<Vec<u8>>> {
-        recent.get(Family::Meta, key.as_bytes(), |value| value.bytes().map(<[u8]>::to_vec))
+        recent.get(Family::Meta, super::super::hash(key.as_bytes()), key.as_bytes(), |value| {
+            value.bytes().map(<[u8]>::to_vec)
+        })
     }
 
     #[test]

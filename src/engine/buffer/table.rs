@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -104,7 +105,6 @@ struct Chunks {
 #[derive(Default)]
 pub struct Table {
     index: HashTable<Place>,
-    hasher: RandomState,
     chunks: Chunks,
     /// Keys that are deleted.
     deleted: usize,
@@ -149,23 +149,18 @@ impl Table {
         self.chunks.gone as usize + self.chunks.chunks.len()
     }
 
-    fn hash(&self, key: &[u8]) -> u32 {
-        (self.hasher.hash_one(key) >> 32) as u32
-    }
-
-    /// What is known of a key; `None` = nothing.
-    pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+    /// What is known of a key, of which this is the [`hash`]; `None` = nothing.
+    pub fn get(&self, hash: u32, key: &[u8]) -> Option<Value<'_>> {
         if self.index.is_empty() {
             return None;
         }
-        let hash = self.hash(key);
         let place = self.index.find(spread(hash), |place| place.hash == hash && self.chunks.key(*place) == key)?;
         Some(self.chunks.value(*place))
     }
 
     /// Puts a key; `None` deletes it, which is remembered.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let hash = self.hash(key);
+        let hash = hash(key);
         let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         match self.index.entry(spread(hash), same, |place| spread(place.hash)) {
             Entry::Occupied(mut known) => {
@@ -193,7 +188,7 @@ impl Table {
 
     /// Knows nothing of a key any more.
     pub fn forget(&mut self, key: &[u8]) {
-        let hash = self.hash(key);
+        let hash = hash(key);
         let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         if let Ok(known) = self.index.find_entry(spread(hash), same) {
             self.deleted -= usize::from(self.chunks.is_deleted(*known.get()));
@@ -207,7 +202,7 @@ impl Table {
         let (chunk, mut at) = (self.chunks.gone, 0);
         while at < oldest.len() {
             let record = &oldest[at..];
-            let hash = self.hash(record_key(record));
+            let hash = hash(record_key(record));
             // The key's newest record may be another one.
             let known = self.index.find_entry(spread(hash), |place| (place.chunk, place.at) == (chunk, at as u32));
             if let Ok(known) = known {
@@ -238,7 +233,7 @@ impl Table {
         order.asked = true;
         order.catch_up(&self.chunks);
         let keys = order.keys.range::<[u8], _>(bounds);
-        let mut each = |key: &[u8]| self.get(key).is_none_or(|value| f(key, value));
+        let mut each = |key: &[u8]| self.get(hash(key), key).is_none_or(|value| f(key, value));
         if reverse {
             keys.rev().all(|key| each(key));
         } else {
@@ -376,6 +371,12 @@ fn is_nothing(bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
     }
 }
 
+/// Of a key: the same for all tables of this process, so that a key which is looked for in several is hashed once.
+pub fn hash(key: &[u8]) -> u32 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    (HASHER.hash_one(key) >> 32) as u32
+}
+
 /// The hash by which the table finds a place: it looks at the highest and at the lowest bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
@@ -425,7 +426,7 @@ mod tests {
         assert_eq!(table.len(), model.len());
         assert_eq!(table.deleted(), model.values().filter(|value| value.is_none()).count());
         for (key, value) in model {
-            assert_eq!(table.get(key).expect("a known key").bytes(), value.as_deref());
+            assert_eq!(table.get(hash(key), key).expect("a known key").bytes(), value.as_deref());
         }
         let sorted: Vec<_> = table.sorted().map(|(k, v)| (k.to_vec(), v.bytes().map(<[u8]>::to_vec))).collect();
         let expected: Vec<_> = model.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -455,7 +456,7 @@ mod tests {
                 }
             }
             check(&table, &model);
-            prop_assert!(table.get(b"missing").is_none());
+            prop_assert!(table.get(hash(b"missing"), b"missing").is_none());
         }
     }
 
@@ -485,7 +486,7 @@ mod tests {
         let key = vec![7; LARGEST_CHUNK * 2];
         table.put(&key, Some(b"v"));
         table.put(b"k", Some(b"w"));
-        assert_eq!(table.get(&key).unwrap().bytes(), Some(&b"v"[..]));
+        assert_eq!(table.get(hash(&key), &key).unwrap().bytes(), Some(&b"v"[..]));
         assert_eq!(table.sorted().map(|(key, _)| key.len()).collect::<Vec<_>>(), [key.len(), 1]);
     }
 
@@ -500,14 +501,14 @@ mod tests {
             newest.insert(key.clone(), value);
             if n % 100 == 0 {
                 table.forget(&key);
-                assert!(table.get(&key).is_none());
+                assert!(table.get(hash(&key), &key).is_none());
             }
             if n % 2000 == 1999 {
                 let before = table.allocated();
                 table.forget_oldest();
                 assert!(table.allocated() < before);
                 let known = newest.iter().filter(|(key, value)| {
-                    let known = table.get(key);
+                    let known = table.get(hash(key), key);
                     assert!(known.is_none_or(|known| known.bytes() == value.as_deref()));
                     known.is_some()
                 });
