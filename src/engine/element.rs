@@ -20,6 +20,9 @@ use super::batch::Family;
 use super::encoding::{Collection, decode_header};
 use super::options::EXPIRY_GRACE_MS;
 
+/// Bytes of values that are copied at a time.
+const MUCH: usize = 256 << 10;
+
 /// Values of elements, copied one behind the other.
 #[derive(Default)]
 pub struct Found {
@@ -45,9 +48,9 @@ impl Found {
         self.values.is_empty()
     }
 
-    /// Bytes of all values.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
+    /// Whether no more should be added before these are used.
+    pub fn is_much(&self) -> bool {
+        self.bytes.len() >= MUCH
     }
 
     /// The values, in the order in which they were asked for.

@@ -43,8 +43,6 @@ pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
 
 /// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
 const NO_FLUSH: u64 = u64::MAX;
-/// Bytes after which [`Engine::elements_known`] looks for no more.
-const MUCH_FOUND: usize = 256 << 10;
 /// How often a flush under way is looked at.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// How long a flush that has failed is waited for while RocksDB tries it again.
@@ -307,16 +305,20 @@ impl Engine {
         self.known(space.into(), key, |value| value.to_bytes())
     }
 
-    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, `next` makes no key any more, or much was found.
+    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, or it is long, `next` makes no key any more, or much was found.
     /// Writes to the engine wait meanwhile: not to be asked for many at a time.
     pub fn elements_known(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
         let (buffers, mut key) = (self.buffers.load(), Vec::new());
         let (buffers, recent) = (buffers.reading(), self.recent.reading(space.into()));
-        while found.bytes() < MUCH_FOUND
+        while !found.is_much()
             && next(&mut key)
             && let hash = buffer::hash(&key)
             && let Some(value) = buffers.get(space.into(), hash, &key).or_else(|| recent.get(hash, &key))
         {
+            // Writers must not wait while it is copied.
+            if matches!(value, buffer::Value::Shared(_)) {
+                break;
+            }
             found.push(value.bytes());
         }
     }

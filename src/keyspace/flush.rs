@@ -6,6 +6,7 @@
 //! once, and not a busy one again and again in its stead.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,13 +31,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub struct Flusher {
     /// Bytes of unflushed log over all slots beyond which some are flushed; `u64::MAX` while nobody flushes.
     max: AtomicU64,
+    /// What of the unflushed log is of slots that cannot be flushed, as of the last look: others must not suffer for it.
+    stuck: AtomicU64,
     lock: Mutex<()>,
     flushed: Condvar,
 }
 
 impl Default for Flusher {
     fn default() -> Self {
-        Flusher { max: AtomicU64::new(u64::MAX), lock: Mutex::default(), flushed: Condvar::new() }
+        Flusher {
+            max: AtomicU64::new(u64::MAX),
+            stuck: AtomicU64::new(0),
+            lock: Mutex::default(),
+            flushed: Condvar::new(),
+        }
     }
 }
 
@@ -124,8 +132,9 @@ impl Slot {
         if before == 0 {
             self.unflushed_since.store(self.env.uptime_ms(), Ordering::Relaxed);
         }
-        let total = self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.env.is_too_much(total, before + bytes) {
+        self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed);
+        // One that cannot be flushed is tried again by the clock.
+        if self.env.is_too_much(before + bytes) && !self.flush_failed.load(Ordering::Relaxed) {
             self.ask_for_flush();
         }
     }
@@ -148,10 +157,14 @@ impl Slot {
     fn is_flusher_far_behind(&self) -> bool {
         let max = self.env.flusher.max.load(Ordering::Relaxed);
         let far = self.env.flush_threshold.saturating_mul(FAR_BEHIND).max(max / BUSY_SHARE * ALL_FAR_BEHIND);
-        let much = self.unflushed() > far
-            || self.env.unflushed_total.load(Ordering::Relaxed) > max.saturating_mul(ALL_FAR_BEHIND);
+        let much = self.unflushed() > far || self.env.unflushed_and_not_stuck() > max.saturating_mul(ALL_FAR_BEHIND);
         // Where a flush fails it does not help to wait for one.
-        much && max != u64::MAX && !self.flush_failed.load(Ordering::Relaxed) && self.no_space().is_none()
+        much && max != u64::MAX && !self.is_stuck()
+    }
+
+    /// Whether the last flush failed, or the last write found no room.
+    fn is_stuck(&self) -> bool {
+        self.flush_failed.load(Ordering::Relaxed) || self.no_space().is_some()
     }
 
     /// How much is gained by flushing the slot: [`weight`].
@@ -168,38 +181,52 @@ fn weight(bytes: u64, ms: u64) -> u128 {
 }
 
 impl SlotEnv {
-    /// Whether a slot has to be flushed, when all have `total` bytes of unflushed log, and one of them `slot`.
-    fn is_too_much(&self, total: u64, slot: u64) -> bool {
+    /// Bytes of unflushed log over all slots but those that cannot be flushed.
+    fn unflushed_and_not_stuck(&self) -> u64 {
+        let stuck = self.flusher.stuck.load(Ordering::Relaxed);
+        self.unflushed_total.load(Ordering::Relaxed).saturating_sub(stuck)
+    }
+
+    /// Whether a slot has to be flushed, when one of them has `slot` bytes of unflushed log.
+    fn is_too_much(&self, slot: u64) -> bool {
         let max = self.flusher.max.load(Ordering::Relaxed);
+        let total = self.unflushed_and_not_stuck();
         total > max || slot >= self.flush_threshold && total > max / BUSY_SHARE
     }
 }
 
 impl Keyspace {
-    /// Flushes slots until what they have is not too much. Calls `report` with each outcome. False if there is more to be done now.
+    /// Flushes slots until what they have is not too much, but for those where that failed before ([`Keyspace::flush_what_is_stuck`]). Calls
+    /// `report` with each outcome. False if there is more to be done now.
     pub(super) fn flush_what_is_due(&self, report: &mut dyn FnMut(&Slot, Result<(), Error>)) -> bool {
-        let most = || {
-            let slots = self.all_slots().filter(|slot| !slot.flush_failed.load(Ordering::Relaxed));
-            slots.map(|slot| slot.unflushed()).max().unwrap_or_default()
-        };
-        let is_too_much = || self.env.is_too_much(self.unflushed(), most());
-        let unflushed = self.all_slots().filter(|slot| slot.unflushed() > 0);
-        let mut slots: Vec<_> = unflushed.map(|slot| (slot.flush_weight(), slot)).collect();
-        slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let (stuck, sound): (Vec<_>, Vec<_>) = self.unflushed_slots().partition(|slot| slot.is_stuck());
+        self.env.flusher.stuck.store(stuck.iter().map(|slot| slot.unflushed()).sum(), Ordering::Relaxed);
+        let most = || sound.iter().filter(|slot| !slot.is_stuck()).map(|slot| slot.unflushed()).max();
+        let is_too_much = || self.env.is_too_much(most().unwrap_or_default());
+        let mut by_weight: Vec<_> = sound.iter().map(|slot| (slot.flush_weight(), slot)).collect();
+        by_weight.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let mut failed = false;
-        for (_, slot) in slots {
+        for (_, slot) in by_weight {
             if !is_too_much() {
                 break;
-            }
-            // In the place of one that cannot be flushed only those go that have much themselves.
-            if failed && slot.unflushed() < self.env.flush_threshold {
-                continue;
             }
             let result = self.flush_slot(slot);
             failed |= result.is_err();
             report(slot, result);
         }
         failed || !is_too_much()
+    }
+
+    /// Tries again to flush slots where it failed, or to which the disk had no room to log: perhaps it has now, and nobody writes to such a slot
+    /// who would find out.
+    pub(super) fn flush_what_is_stuck(&self, report: &mut dyn FnMut(&Slot, Result<(), Error>)) {
+        for slot in self.unflushed_slots().filter(|slot| slot.is_stuck()) {
+            report(slot, self.flush_slot(slot));
+        }
+    }
+
+    fn unflushed_slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.all_slots().filter(|slot| slot.unflushed() > 0)
     }
 }
 
@@ -277,12 +304,40 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_that_cannot_be_flushed_keeps_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let keyspace = open(dir.path());
+        set(&keyspace, b"a");
+        set(&keyspace, b"b");
+        let [stuck, sound] = [b"a", b"b"].map(|key| keyspace.slot(0, key));
+        stuck.unflushed_since.store(0, Ordering::Relaxed);
+        stuck.flush_failed.store(true, Ordering::Relaxed);
+        let mut flushed = Vec::new();
+        let mut flush = |max: u64| {
+            keyspace.env.flusher.runs(max);
+            keyspace.flush_what_is_due(&mut |slot, result| flushed.push((slot.to_string(), result.is_ok())))
+        };
+        assert!(flush(sound.unflushed()), "what is stuck does not count");
+        assert!(flush(0));
+        assert_eq!(flushed, [(sound.to_string(), true)]);
+        assert!(!sound.is_flusher_far_behind() && stuck.unflushed() > 0);
+        let mut tried = Vec::new();
+        keyspace.flush_what_is_stuck(&mut |slot, result| tried.push((slot.to_string(), result.is_ok())));
+        assert_eq!((tried, keyspace.unflushed()), (vec![(stuck.to_string(), true)], 0));
+        assert!(!stuck.is_stuck());
+    }
+
+    #[test]
     fn one_busy_slot_may_have_what_others_leave() {
         let dir = tempfile::tempdir().unwrap();
         let keyspace = open(dir.path());
         let threshold = keyspace.env.flush_threshold;
         let max = threshold * 6;
-        assert!(!keyspace.env.is_too_much(1 << 50, 1 << 50), "while nobody flushes");
+        let is_too_much = |total: u64, slot: u64| {
+            keyspace.env.unflushed_total.store(total, Ordering::Relaxed);
+            keyspace.env.is_too_much(slot)
+        };
+        assert!(!is_too_much(1 << 50, 1 << 50), "while nobody flushes");
         keyspace.env.flusher.runs(max);
         for (total, slot, too_much) in [
             (max, threshold - 1, false),
@@ -291,7 +346,7 @@ mod tests {
             (threshold * 3 + 1, threshold * 3 + 1, true),
             (threshold * 3 + 1, threshold, true),
         ] {
-            assert_eq!(keyspace.env.is_too_much(total, slot), too_much, "{slot} of {total}");
+            assert_eq!(is_too_much(total, slot), too_much, "{slot} of {total}");
         }
     }
 }

@@ -105,10 +105,12 @@ fn flush_loop(
         if purged.elapsed() >= PURGE_INTERVAL {
             purged = Instant::now();
             keyspace.catch_up();
-            // Perhaps there is room again, and nobody writes to such a slot who would find out.
-            for slot in keyspace.all_slots().filter(|slot| slot.no_space().is_some() && slot.unflushed() > 0) {
-                report(slot, keyspace.flush_slot(slot));
-            }
+            keyspace.flush_what_is_stuck(&mut |slot, result| {
+                // What it is has been said.
+                if let Err(e) = result {
+                    tracing::debug!(slot = %slot, "still not flushed: {e}");
+                }
+            });
             let policy = policy();
             keyspace.all_slots().for_each(|slot| report(slot, slot.purge(&policy).map(drop)));
             keyspace.check_engines();

@@ -173,7 +173,7 @@ impl Read for Overlay<'_> {
             return self.slot.elements_at_hand(space, next, found);
         }
         let mut key = Vec::new();
-        while next(&mut key) {
+        while !found.is_much() && next(&mut key) {
             match self.space(space).get(&key) {
                 Some(value) => found.push(value.as_deref()),
                 None => {

@@ -324,7 +324,7 @@ struct Replay<'s> {
 
 impl<'s> Replay<'s> {
     fn new(slot: &'s Slot, store: Arc<Store>, applied: Applied) -> Replay<'s> {
-        // Twice as much as it can have been before, unless the settings were others: then one flush is due at the end, not many on the way.
+        // As shipped, more than it can have gathered before: then one flush is due at the end, not several on the way.
         let flush_at = slot.env().flush_threshold.saturating_mul(2 * FAR_BEHIND);
         Replay { overlay: Overlay::alone(slot), store, applied, bytes: 0, flush_at }
     }
