@@ -1,7 +1,7 @@
 //! How a slot's engine is made durable, when, and what happens when that cannot keep up with writing.
 //!
 //! What is not flushed is bounded over all slots, by `max-write-buffer-size`. Half of that is for whoever writes most: where few slots are written, each
-//! may gather far more than `write-buffer-size`, and of a key that is written again and again fewer values get as far as a file. When there is too
+//! may gather up to three times `write-buffer-size`, and of a key that is written again and again fewer values get as far as a file. When there is too
 //! much, the slot goes first in which most bytes have waited longest ([`weight`]): one that was written once and is left alone is flushed
 //! once, and not a busy one again and again in its stead.
 
@@ -22,8 +22,10 @@ use crate::engine::{Applied, Engine};
 pub(super) const FAR_BEHIND: u64 = 4;
 /// All slots together, as a multiple of `max-write-buffer-size`, likewise.
 const ALL_FAR_BEHIND: u64 = 2;
-/// What slots with more than `write-buffer-size` may take of `max-write-buffer-size`: one part of so many.
+/// While all slots together have less than this part of `max-write-buffer-size`, and less than so many times `write-buffer-size`, one of them may have
+/// more than `write-buffer-size`.
 const BUSY_SHARE: u64 = 2;
+const BUSY_BUFFERS: u64 = 3;
 /// How long a commit waits at most. It has locked its keys, and for one of them somebody may wait who has to be done before the flush.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -156,7 +158,7 @@ impl Slot {
 
     fn is_flusher_far_behind(&self) -> bool {
         let max = self.env.flusher.max.load(Ordering::Relaxed);
-        let far = self.env.flush_threshold.saturating_mul(FAR_BEHIND).max(max / BUSY_SHARE * ALL_FAR_BEHIND);
+        let far = self.env.flush_threshold.saturating_mul(FAR_BEHIND).max(self.env.busy_share() * ALL_FAR_BEHIND);
         let much = self.unflushed() > far || self.env.unflushed_and_not_stuck() > max.saturating_mul(ALL_FAR_BEHIND);
         // Where a flush fails it does not help to wait for one.
         much && max != u64::MAX && !self.is_stuck()
@@ -187,11 +189,17 @@ impl SlotEnv {
         self.unflushed_total.load(Ordering::Relaxed).saturating_sub(stuck)
     }
 
+    /// Bytes of unflushed log over all slots up to which one of them may have more than it is flushed for.
+    fn busy_share(&self) -> u64 {
+        let max = self.flusher.max.load(Ordering::Relaxed);
+        (max / BUSY_SHARE).min(self.flush_threshold.saturating_mul(BUSY_BUFFERS))
+    }
+
     /// Whether a slot has to be flushed, when one of them has `slot` bytes of unflushed log.
     fn is_too_much(&self, slot: u64) -> bool {
         let max = self.flusher.max.load(Ordering::Relaxed);
         let total = self.unflushed_and_not_stuck();
-        total > max || slot >= self.flush_threshold && total > max / BUSY_SHARE
+        total > max || slot >= self.flush_threshold && total > self.busy_share()
     }
 }
 
@@ -337,7 +345,7 @@ mod tests {
             keyspace.env.unflushed_total.store(total, Ordering::Relaxed);
             keyspace.env.is_too_much(slot)
         };
-        assert!(!is_too_much(1 << 50, 1 << 50), "while nobody flushes");
+        assert!(!is_too_much(1 << 50, threshold - 1), "while nobody flushes");
         keyspace.env.flusher.runs(max);
         for (total, slot, too_much) in [
             (max, threshold - 1, false),
