@@ -305,8 +305,8 @@ impl Engine {
         self.known(space.into(), key, |value| value.to_bytes())
     }
 
-    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, or it is long, `next` makes no key any more, or much was found.
-    /// Writes to the engine wait meanwhile: not to be asked for many at a time.
+    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, or it is long, `next` makes no key any more,
+    /// or much was found. Writes to the engine wait meanwhile: not to be asked for many at a time.
     pub fn elements_known(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
         let (buffers, mut key) = (self.buffers.load(), Vec::new());
         let (buffers, recent) = (buffers.reading(), self.recent.reading(space.into()));

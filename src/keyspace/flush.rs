@@ -22,9 +22,9 @@ use crate::engine::{Applied, Engine};
 pub(super) const FAR_BEHIND: u64 = 4;
 /// All slots together, as a multiple of `max-write-buffer-size`, likewise.
 const ALL_FAR_BEHIND: u64 = 2;
-/// While all slots together have less than this part of `max-write-buffer-size`, and less than so many times `write-buffer-size`, one of them may have
-/// more than `write-buffer-size`.
+/// A slot may have more than `write-buffer-size` while all together have no more than `max-write-buffer-size` divided by this,
 const BUSY_SHARE: u64 = 2;
+/// and no more than this many times `write-buffer-size`.
 const BUSY_BUFFERS: u64 = 3;
 /// How long a commit waits at most. It has locked its keys, and for one of them somebody may wait who has to be done before the flush.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub struct Flusher {
     /// Bytes of unflushed log over all slots beyond which some are flushed; `u64::MAX` while nobody flushes.
     max: AtomicU64,
-    /// What of the unflushed log is of slots that cannot be flushed, as of the last look: others must not suffer for it.
+    /// Bytes of unflushed log of slots that cannot be flushed, as of the flusher's last look: others must not suffer for them.
     stuck: AtomicU64,
     lock: Mutex<()>,
     flushed: Condvar,
@@ -136,7 +136,7 @@ impl Slot {
         }
         self.env.unflushed_total.fetch_add(bytes, Ordering::Relaxed);
         // One that cannot be flushed is tried again by the clock.
-        if self.env.is_too_much(before + bytes) && !self.flush_failed.load(Ordering::Relaxed) {
+        if self.env.is_too_much(before + bytes) && !self.is_stuck() {
             self.ask_for_flush();
         }
     }
@@ -207,8 +207,8 @@ impl Keyspace {
     /// Flushes slots until what they have is not too much, but for those where that failed before ([`Keyspace::flush_what_is_stuck`]). Calls
     /// `report` with each outcome. False if there is more to be done now.
     pub(super) fn flush_what_is_due(&self, report: &mut dyn FnMut(&Slot, Result<(), Error>)) -> bool {
-        let (stuck, sound): (Vec<_>, Vec<_>) = self.unflushed_slots().partition(|slot| slot.is_stuck());
-        self.env.flusher.stuck.store(stuck.iter().map(|slot| slot.unflushed()).sum(), Ordering::Relaxed);
+        self.note_stuck();
+        let sound: Vec<_> = self.unflushed_slots().filter(|slot| !slot.is_stuck()).collect();
         let most = || sound.iter().filter(|slot| !slot.is_stuck()).map(|slot| slot.unflushed()).max();
         let is_too_much = || self.env.is_too_much(most().unwrap_or_default());
         let mut by_weight: Vec<_> = sound.iter().map(|slot| (slot.flush_weight(), slot)).collect();
@@ -231,6 +231,13 @@ impl Keyspace {
         for slot in self.unflushed_slots().filter(|slot| slot.is_stuck()) {
             report(slot, self.flush_slot(slot));
         }
+        // What was flushed must not be taken from what the others have.
+        self.note_stuck();
+    }
+
+    fn note_stuck(&self) {
+        let stuck = self.unflushed_slots().filter(|slot| slot.is_stuck()).map(|slot| slot.unflushed()).sum();
+        self.env.flusher.stuck.store(stuck, Ordering::Relaxed);
     }
 
     fn unflushed_slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
@@ -251,6 +258,14 @@ mod tests {
         assert_eq!(tx.lock([(0, key)].into_iter(), true), Locked::Yes);
         tx.set(0, &Bytes::from_static(key), Bytes::from_static(b"value"), None, 1).unwrap();
         tx.commit().unwrap();
+    }
+
+    /// The slots that are flushed when all may have `max` bytes, and whether it succeeded.
+    fn flush(keyspace: &Keyspace, max: u64) -> Vec<(String, bool)> {
+        keyspace.env.flusher.runs(max);
+        let mut flushed = Vec::new();
+        assert!(keyspace.flush_what_is_due(&mut |slot, result| flushed.push((slot.to_string(), result.is_ok()))));
+        flushed
     }
 
     #[test]
@@ -300,14 +315,8 @@ mod tests {
         }
         left.unflushed_since.store(0, Ordering::Relaxed);
         busy.unflushed_since.store(keyspace.env.uptime_ms(), Ordering::Relaxed);
-        let mut flushed = Vec::new();
-        let mut flush = |max: u64| {
-            keyspace.env.flusher.runs(max);
-            keyspace.flush_what_is_due(&mut |slot, result| flushed.push((slot.to_string(), result.is_ok())))
-        };
-        assert!(flush(keyspace.unflushed()), "nothing is due");
-        assert!(flush(keyspace.unflushed() - 1));
-        assert_eq!(flushed, [(left.to_string(), true)]);
+        assert_eq!(flush(&keyspace, keyspace.unflushed()), [], "nothing is due");
+        assert_eq!(flush(&keyspace, keyspace.unflushed() - 1), [(left.to_string(), true)]);
         assert_eq!((left.unflushed(), busy.unflushed()), (0, keyspace.unflushed()));
     }
 
@@ -320,19 +329,14 @@ mod tests {
         let [stuck, sound] = [b"a", b"b"].map(|key| keyspace.slot(0, key));
         stuck.unflushed_since.store(0, Ordering::Relaxed);
         stuck.flush_failed.store(true, Ordering::Relaxed);
-        let mut flushed = Vec::new();
-        let mut flush = |max: u64| {
-            keyspace.env.flusher.runs(max);
-            keyspace.flush_what_is_due(&mut |slot, result| flushed.push((slot.to_string(), result.is_ok())))
-        };
-        assert!(flush(sound.unflushed()), "what is stuck does not count");
-        assert!(flush(0));
-        assert_eq!(flushed, [(sound.to_string(), true)]);
+        assert_eq!(flush(&keyspace, sound.unflushed()), [], "what is stuck does not count");
+        assert_eq!(flush(&keyspace, 0), [(sound.to_string(), true)]);
         assert!(!sound.is_flusher_far_behind() && stuck.unflushed() > 0);
         let mut tried = Vec::new();
         keyspace.flush_what_is_stuck(&mut |slot, result| tried.push((slot.to_string(), result.is_ok())));
         assert_eq!((tried, keyspace.unflushed()), (vec![(stuck.to_string(), true)], 0));
         assert!(!stuck.is_stuck());
+        assert_eq!(keyspace.env.flusher.stuck.load(Ordering::Relaxed), 0, "it counts again at once");
     }
 
     #[test]

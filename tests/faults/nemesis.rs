@@ -318,7 +318,8 @@ impl<'c> Nemesis<'c> {
         self.due.push((at, Then::Restore(from, to)));
     }
 
-    /// A replica that may lack something takes over, though nothing that was confirmed, whatever the master is doing; the old master comes back as a replica.
+    /// A replica takes over that may lack something, but nothing that was confirmed, whatever the master is doing; the old master comes
+    /// back as a replica.
     fn failover(&mut self) {
         let old = self.cluster.master;
         let Some(&new) = self.cluster.successors().choose(&mut self.rng) else { return };
