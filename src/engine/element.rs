@@ -20,52 +20,6 @@ use super::batch::Family;
 use super::encoding::{Collection, decode_header};
 use super::options::EXPIRY_GRACE_MS;
 
-/// Bytes of values that are copied at a time.
-const MUCH: usize = 256 << 10;
-
-/// Values of elements, copied one behind the other.
-#[derive(Default)]
-pub struct Found {
-    bytes: Vec<u8>,
-    /// Where each ends, and whether there is such an element.
-    values: Vec<(usize, bool)>,
-}
-
-impl Found {
-    /// Adds a value; `None`: there is no such element.
-    pub fn push(&mut self, value: Option<&[u8]>) {
-        self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.values.push((self.bytes.len(), value.is_some()));
-    }
-
-    /// How many were asked for and known, whether they exist or not.
-    pub fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Whether none was.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    /// Whether no more should be added before these are used.
-    pub fn is_much(&self) -> bool {
-        self.bytes.len() >= MUCH
-    }
-
-    /// The values, in the order in which they were asked for.
-    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let starts = std::iter::once(0).chain(self.values.iter().map(|(end, _)| *end));
-        starts.zip(&self.values).map(|(start, (end, exists))| exists.then_some(&self.bytes[start..*end]))
-    }
-
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.values.clear();
-    }
-}
-
 /// A column family of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Space {

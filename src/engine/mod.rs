@@ -13,6 +13,7 @@ mod encoding;
 mod error;
 pub mod inspect;
 mod options;
+mod places;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -36,10 +37,11 @@ use damage::Damage;
 use element::OpenDb;
 
 pub use batch::Batch;
-pub use element::{Found, Space};
+pub use element::Space;
 pub use encoding::{Collection, Entry, Kind, MAX_CHUNKED_LEN};
 pub use error::Error;
 pub use options::{Compression, EXPIRY_GRACE_MS, EngineOptions, Shared};
+pub use places::Found;
 
 /// A checkpoint flushes memtables when RocksDB's own log is larger than this; we have none.
 const NO_FLUSH: u64 = u64::MAX;
@@ -303,24 +305,6 @@ impl Engine {
     /// As [`Engine::get_known`].
     pub fn element_known(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
         self.known(space.into(), key, |value| value.to_bytes())
-    }
-
-    /// [`Engine::element_known`] of one element after the other, until nothing is known of one, or it is long, `next` makes no key any more,
-    /// or much was found. Writes to the engine wait meanwhile: not to be asked for many at a time.
-    pub fn elements_known(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
-        let (buffers, mut key) = (self.buffers.load(), Vec::new());
-        let (buffers, recent) = (buffers.reading(), self.recent.reading(space.into()));
-        while !found.is_much()
-            && next(&mut key)
-            && let hash = buffer::hash(&key)
-            && let Some(value) = buffers.get(space.into(), hash, &key).or_else(|| recent.get(hash, &key))
-        {
-            // Writers must not wait while it is copied.
-            if matches!(value, buffer::Value::Shared(_)) {
-                break;
-            }
-            found.push(value.bytes());
-        }
     }
 
     /// As [`Engine::get_flushed`].

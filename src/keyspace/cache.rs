@@ -5,6 +5,8 @@
 //! something new: who asks next finds that in memory without the cache. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
 //! whole it takes a new id, and what is cached under the old one is never found again.
 
+mod runs;
+
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,9 +17,13 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::engine::Entry;
+pub(super) use runs::end_of_run;
+use runs::run_of;
 
 /// Larger values are left to the engine's block cache, bytes.
 const MAX_VALUE: usize = 4 << 10;
+/// As [`MAX_VALUE`], for the elements of a run together.
+const MAX_RUN: usize = 16 << 10;
 /// What an entry costs beside its [`Cached`] bytes.
 const OVERHEAD: u64 = 80;
 /// Room that is reserved for the index at first, in entries: one for so many bytes of cache.
@@ -39,11 +45,13 @@ enum What {
     Entry,
     /// An element of [`Space::Data`](crate::engine::Space::Data), by its whole key.
     Element,
+    /// Elements of a list at consecutive places, all of one run ([`runs`]), by the key that an element at its first place has.
+    Run,
 }
 
 /// What is known of a key in one piece of memory, so that finding it is little more than one miss of the processor's caches: the id and the key's
 /// length (both u32), a [`What`], the key, and what the engine holds; nothing for what does not exist. An entry stands as the engine
-/// encodes it, an element behind a byte that is not looked at.
+/// encodes it, an element behind a byte that is not looked at, a run as [`runs`] says.
 ///
 /// It stands under the hash of all before the value, and says itself whose it is: of two with the same hash, one is kept.
 type Cached = Arc<[u8]>;
@@ -77,7 +85,7 @@ pub(super) struct EntryCache {
     hasher: RandomState,
     last_id: AtomicU32,
     /// Of which [`What`] something was ever kept: of the others nothing need be looked for.
-    kept: [AtomicBool; 2],
+    kept: [AtomicBool; 3],
 }
 
 impl EntryCache {
@@ -127,7 +135,8 @@ impl EntryCache {
 
     /// Keeps the value of a key, which `encode` appends, if it is not too long.
     fn keep(&self, id: &CacheId, what: What, key: &[u8], len: usize, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(cache) = self.cache.as_ref().filter(|_| len <= MAX_VALUE) else { return };
+        let max = if matches!(what, What::Run) { MAX_RUN } else { MAX_VALUE };
+        let Some(cache) = self.cache.as_ref().filter(|_| len <= max) else { return };
         // Whoever comes to change the key gets its stripe later, and so sees this.
         self.kept[what as usize].store(true, Ordering::Relaxed);
         let id = id.get();
@@ -184,6 +193,11 @@ impl EntryCache {
     /// As [`EntryCache::forget`].
     pub fn forget_element(&self, id: &CacheId, key: &[u8]) {
         self.remove(id, What::Element, key);
+        if self.kept[What::Run as usize].load(Ordering::Relaxed)
+            && let Some(run) = run_of(key)
+        {
+            self.remove(id, What::Run, &run);
+        }
     }
 
     /// Bytes in use, entries.
@@ -194,7 +208,10 @@ impl EntryCache {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
+    use crate::engine::{Found, element};
 
     fn entry(value: &str) -> Entry {
         Entry::string(Bytes::copy_from_slice(value.as_bytes()), None)
@@ -231,6 +248,55 @@ mod tests {
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(value)), Some(None)));
         cache.forget_element(&id, b"k");
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (None, Some(None)));
+    }
+
+    #[test]
+    fn parts_of_lists() {
+        fn found(cache: &EntryCache, id: &CacheId, places: Range<u64>) -> Option<Vec<Option<Vec<u8>>>> {
+            let (mut found, first) = (Found::default(), element::prefix(b"list", 7, 0));
+            let first = [&first[..], &places.start.to_be_bytes()].concat();
+            let known = cache.run(id, &first, &places, &mut found);
+            assert_eq!(known, cache.knows_run(id, &first, &places));
+            known.then(|| found.iter().map(|value| value.map(<[u8]>::to_vec)).collect())
+        }
+        let cache = EntryCache::new(1 << 20);
+        let id = cache.new_id();
+        let at = |place: u64| [element::prefix(b"list", 7, 0), place.to_be_bytes().to_vec()].concat();
+        let value = |place: u64| (!place.is_multiple_of(5)).then(|| vec![place as u8; place as usize % 9]);
+        let fill = |places: Range<u64>| {
+            let values: Vec<_> = places.clone().map(value).collect();
+            let values: Vec<_> = values.iter().map(Option::as_deref).collect();
+            cache.fill_run(&id, &at(places.start), &places, &values);
+        };
+        let all = |places: Range<u64>| Some(places.map(value).collect::<Vec<_>>());
+        assert_eq!(found(&cache, &id, 70..80), None);
+        fill(70..80);
+        assert_eq!(found(&cache, &id, 70..80), all(70..80));
+        assert_eq!(found(&cache, &id, 75..76), all(75..76));
+        assert_eq!((found(&cache, &id, 69..80), found(&cache, &id, 70..81)), (None, None));
+        // Beside and across what is known: together. With a gap: instead.
+        fill(80..90);
+        fill(64..72);
+        assert_eq!(found(&cache, &id, 64..90), all(64..90));
+        fill(100..128);
+        assert_eq!((found(&cache, &id, 64..90), found(&cache, &id, 100..128)), (None, all(100..128)));
+        // A change takes out the run it is in, and no other.
+        fill(128..130);
+        cache.forget_element(&id, &at(127));
+        assert_eq!((found(&cache, &id, 100..101), found(&cache, &id, 128..130)), (None, all(128..130)));
+        cache.forget_element(&id, &at(130));
+        assert_eq!(found(&cache, &id, 128..130), None);
+        // An element is no run, though its key is the same.
+        cache.fill_element(&id, &at(64), Some(&Bytes::from_static(b"0 1")));
+        assert_eq!(found(&cache, &id, 64..65), None);
+        fill(64..65);
+        assert_eq!(cache.element(&id, &at(64)), Some(Some(Bytes::from_static(b"0 1"))));
+        // What is long is left alone, and takes nothing along.
+        let long = vec![1; MAX_RUN];
+        cache.fill_run(&id, &at(65), &(65..66), &[Some(&long)]);
+        assert_eq!((found(&cache, &id, 65..66), found(&cache, &id, 64..65)), (None, all(64..65)));
+        // The last places there are.
+        assert_eq!((end_of_run(0), end_of_run(63), end_of_run(64), end_of_run(u64::MAX)), (64, 64, 128, u64::MAX));
     }
 
     #[test]

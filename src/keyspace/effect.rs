@@ -4,6 +4,8 @@
 //! effect carries absolute values only, and is applied with its record's time as now. In the log it is a command
 //! (docs/binlog.md lists them).
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Error;
@@ -86,9 +88,11 @@ pub trait Read {
     fn get(&mut self, key: &Bytes) -> Result<Option<Entry>, Error>;
     /// The value of an element.
     fn element(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error>;
-    /// Copies the values of elements that are in memory, where they are found in little time, to `found`, as long as anything is known there
-    /// of one after the other. `next` makes the key of the next one; false: that was the last.
-    fn elements_at_hand(&mut self, _space: Space, _next: &mut dyn FnMut(&mut Vec<u8>) -> bool, _found: &mut Found) {}
+    /// Adds the values of a list's elements at consecutive places to `found`, from the first on and as many as are had in one go; perhaps none. The
+    /// key of each is `prefix` and the place, u64 big-endian. Not to be asked for many at a time: locks are held meanwhile.
+    fn places(&mut self, _prefix: &[u8], _places: Range<u64>, _found: &mut Found) -> Result<(), Error> {
+        Ok(())
+    }
     /// Calls `f` with the elements in a range until it returns false.
     fn elements(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -165,28 +165,14 @@ impl Read for Overlay<'_> {
         }
     }
 
-    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
-        if !self.locked {
-            return;
+    fn places(&mut self, prefix: &[u8], places: Range<u64>, found: &mut Found) -> Result<(), Error> {
+        // What is changed here is merged with what is there by `elements`.
+        let changed = |place: u64| [prefix, &place.to_be_bytes()].concat();
+        let (from, to) = (changed(places.start), changed(places.end));
+        if !self.locked || self.data.range(from..to).next().is_some() {
+            return Ok(());
         }
-        if self.space(space).is_empty() {
-            return self.slot.elements_at_hand(space, next, found);
-        }
-        let mut key = Vec::new();
-        while !found.is_much() && next(&mut key) {
-            match self.space(space).get(&key) {
-                Some(value) => found.push(value.as_deref()),
-                None => {
-                    let before = found.len();
-                    let mut once = Some(&key);
-                    let mut only = |out: &mut Vec<u8>| once.take().map(|key| out.clone_from(key)).is_some();
-                    self.slot.elements_at_hand(space, &mut only, found);
-                    if found.len() == before {
-                        return;
-                    }
-                }
-            }
-        }
+        self.slot.places(prefix, places, self.keeps, found)
     }
 
     fn elements(

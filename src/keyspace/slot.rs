@@ -1,6 +1,7 @@
 //! A slot: what it holds, what it shares with the others, and what may be seen of it. How it is written: [`super::commit`]; how its
 //! engine is made durable: [`super::flush`]; how its data are replaced as a whole: [`super::generations`].
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::Error;
-use super::cache::{CacheId, EntryCache};
+use super::cache::{CacheId, EntryCache, end_of_run};
 use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
@@ -349,11 +350,43 @@ impl Slot {
         Ok(value)
     }
 
-    /// [`Read::elements_at_hand`](super::effect::Read::elements_at_hand). The stripe of their key must be held.
-    pub(super) fn elements_at_hand(&self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
-        if let Some(store) = &*self.store.load() {
-            store.engine.elements_known(space, next, found);
+    /// [`Read::places`](super::effect::Read::places). The stripe of the list's key must be held.
+    pub(super) fn places(&self, prefix: &[u8], places: Range<u64>, keep: bool, found: &mut Found) -> Result<(), Error> {
+        let store = self.store.load();
+        let Some(store) = &*store else { return self.check_never_written() };
+        let (cache, id) = (&self.env.cache, &self.cache_id);
+        let at = |place: u64| [prefix, &place.to_be_bytes()].concat();
+        let run = |from: u64| from..end_of_run(from).min(places.end);
+        let mut next = places.start;
+        while next < places.end && !found.is_much() {
+            let known = run(next);
+            if cache.run(id, &at(next), &known, found) {
+                next = known.end;
+                continue;
+            }
+            // All that is not known up to the next run that is: to seek costs as much as to read many.
+            let mut end = known.end;
+            while end < places.end && !cache.knows_run(id, &at(end), &run(end)) {
+                end = run(end).end;
+            }
+            let had = found.len();
+            let read = store.engine.places(prefix, next..end, found)?;
+            if keep {
+                let values: Vec<_> = found.iter().skip(had).collect();
+                let mut from = next;
+                while from < read {
+                    let kept = from..run(from).end.min(read);
+                    let values = &values[(kept.start - next) as usize..(kept.end - next) as usize];
+                    cache.fill_run(id, &at(from), &kept, values);
+                    from = kept.end;
+                }
+            }
+            next = read;
+            if read < end {
+                break;
+            }
         }
+        Ok(())
     }
 
     /// [`Slot::element`] past the cache: for recovery, which holds no stripes.

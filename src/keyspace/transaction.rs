@@ -6,6 +6,7 @@
 //! [`Transaction::commit`] returns, so nobody outside of the transaction sees, or builds on, what is not committed. Who does so inside
 //! of it is answered after the commit, and [`RestsOn`] says which answers do not stand when that fails.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -212,10 +213,10 @@ impl Read for Reader<'_, '_> {
         }
     }
 
-    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+    fn places(&mut self, prefix: &[u8], places: Range<u64>, found: &mut Found) -> Result<(), Error> {
         match self {
-            Reader::Changed(overlay) => overlay.elements_at_hand(space, next, found),
-            Reader::Committed(slot, _) => slot.elements_at_hand(space, next, found),
+            Reader::Changed(overlay) => overlay.places(prefix, places, found),
+            Reader::Committed(slot, keep) => slot.places(prefix, places, *keep, found),
         }
     }
 
@@ -232,10 +233,13 @@ impl Read for Reader<'_, '_> {
     }
 }
 
-/// Reads a key's elements and lets go of all locks as soon as the view is fixed. Past the cache, to which nothing may be added without them.
+/// Reads a key's elements and lets go of all locks as soon as the view is fixed; after that past the cache, to which nothing may be added without
+/// them.
 struct LastReader<'t, 'k> {
     slot: &'k Slot,
     held: &'t mut Held<'k>,
+    /// Whether to keep what is read in the cache.
+    keep: bool,
 }
 
 impl Read for LastReader<'_, '_> {
@@ -247,11 +251,9 @@ impl Read for LastReader<'_, '_> {
         self.slot.element_from_engine(space, key)
     }
 
-    fn elements_at_hand(&mut self, space: Space, next: &mut dyn FnMut(&mut Vec<u8>) -> bool, found: &mut Found) {
+    fn places(&mut self, prefix: &[u8], places: Range<u64>, found: &mut Found) -> Result<(), Error> {
         // Only while nobody can change them.
-        if !self.held.is_empty() {
-            self.slot.elements_at_hand(space, next, found);
-        }
+        if self.held.is_empty() { Ok(()) } else { self.slot.places(prefix, places, self.keep, found) }
     }
 
     fn elements(
@@ -531,7 +533,7 @@ impl<'k> Transaction<'k> {
             return f(&mut self.reader(db, key));
         }
         let slot = self.keyspace.slot(db, key);
-        f(&mut LastReader { slot, held: &mut self.held })
+        f(&mut LastReader { slot, held: &mut self.held, keep: self.command_reads })
     }
 
     /// The key holds this string from now on, whatever it held. No lookup.

@@ -421,7 +421,7 @@ fn a_list_is_whole_wherever_its_parts_are() {
         format!("{made}:{}", "x".repeat(long))
     };
     for step in 0..6 {
-        for _ in 0..rng.random_range(1..250) {
+        for _ in 0..rng.random_range(40..250) {
             let (left, new) = (rng.random(), element(&mut rng));
             conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
             if left { model.push_front(new) } else { model.push_back(new) }
@@ -446,9 +446,39 @@ fn a_list_is_whole_wherever_its_parts_are() {
             model.push_front("uncommitted".to_string());
             assert_eq!(replies[2].texts(), Vec::from(model.clone()));
         }
-        for _ in 0..8 {
+        for _ in 0..60 {
+            // What was read before a change must not be seen after it.
+            let at = rng.random_range(0..model.len());
+            match rng.random_range(0..10) {
+                0 => {
+                    let new = element(&mut rng);
+                    conn.call(&["LSET", "l", &at.to_string(), &new]).expect_ok();
+                    model[at] = new;
+                }
+                1 => {
+                    let new = element(&mut rng);
+                    conn.call(&["LINSERT", "l", "BEFORE", &model[at], &new]).int();
+                    model.insert(at, new);
+                }
+                2 => {
+                    conn.call(&["LREM", "l", "1", &model[at]]).int();
+                    model.remove(at);
+                }
+                3 => {
+                    assert_eq!(conn.run("LPOP l").text(), model.pop_front().expect("an element"));
+                    let new = element(&mut rng);
+                    conn.call(&["LPUSH", "l", &new]).int();
+                    model.push_front(new);
+                }
+                4 => {
+                    conn.run("LTRIM l 1 -2").expect_ok();
+                    model.pop_front();
+                    model.pop_back();
+                }
+                _ => {}
+            }
             let first = rng.random_range(0..model.len());
-            let last = rng.random_range(first..model.len());
+            let last = rng.random_range(first..model.len().min(first + 200));
             let found = conn.run(&format!("LRANGE l {first} {last}")).texts();
             assert_eq!(found, model.range(first..=last).cloned().collect::<Vec<_>>(), "{first} to {last}");
         }

@@ -13,8 +13,8 @@ use crate::keyspace::effect::{Read, State};
 const MIDDLE: u64 = 1 << 63;
 /// Elements beyond which it is cheaper to look for them than to remove each, there or not.
 const MANY: u64 = 1000;
-/// Elements that are looked for in memory at a time.
-const RUN: u64 = 100;
+/// Elements that are read at a time while locks are held.
+const FEW: u64 = 250;
 
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,39 +243,40 @@ pub fn each(
     let head = head(list);
     let end = end.min(list.len());
     let mut places = head + first.min(end)..head + end;
-    // What was pushed lately is in memory, and one place after the other is found faster there than all of them are sought on disk.
+    // Most of what is read is short, and soon read again.
     let (prefix, mut found) = (list.element_key(&[]), Found::default());
-    for _ in 0..MANY / RUN {
+    for _ in 0..MANY / FEW {
         if places.is_empty() {
             return Ok(());
         }
-        let mut asked = places.clone();
-        let mut left = RUN;
-        state.elements_at_hand(
-            Space::Data,
-            &mut |key| {
-                let place = if reverse { asked.next_back() } else { asked.next() }.filter(|_| left > 0);
-                left = left.saturating_sub(1);
-                let Some(place) = place else { return false };
-                key.clear();
-                key.extend_from_slice(&prefix);
-                key.extend_from_slice(&place.to_be_bytes());
-                true
-            },
-            &mut found,
-        );
-        for element in found.iter() {
-            let place = if reverse { places.next_back() } else { places.next() };
-            if let (Some(place), Some(element)) = (place, element)
-                && !f(place.wrapping_sub(head), element)
-            {
-                return Ok(());
-            }
-        }
-        if (found.len() as u64) < RUN {
+        let asked = if reverse {
+            places.end.saturating_sub(FEW).max(places.start)..places.end
+        } else {
+            places.start..places.start.saturating_add(FEW).min(places.end)
+        };
+        found.clear();
+        state.places(&prefix, asked.clone(), &mut found)?;
+        let whole = found.len() as u64 == asked.end - asked.start;
+        if reverse && !whole {
             break;
         }
-        found.clear();
+        let mut each =
+            |(place, element): (u64, Option<&[u8]>)| element.is_none_or(|element| f(place.wrapping_sub(head), element));
+        let goes_on = match reverse {
+            true => asked.clone().rev().zip(found.iter().rev()).all(&mut each),
+            false => asked.clone().zip(found.iter()).all(&mut each),
+        };
+        if !goes_on {
+            return Ok(());
+        }
+        if reverse {
+            places.end = asked.start;
+        } else {
+            places.start += found.len() as u64;
+        }
+        if !whole {
+            break;
+        }
     }
     let (from, to) = (places.start.to_be_bytes(), places.end.to_be_bytes());
     list.each(state, Space::Data, &from, Some(&to), reverse, &mut |suffix, element| match suffix.first_chunk() {
