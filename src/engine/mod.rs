@@ -425,11 +425,13 @@ impl Engine {
         let Some(frozen) = self.buffers.load().frozen.clone() else { return Ok(()) };
         let mut batch = WriteBatch::with_capacity_bytes(frozen.buffer.bytes());
         let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        frozen.buffer.sorted(|family, key, value| {
-            self.recent.put(family, key, value);
-            match value {
-                Some(value) => batch.put_cf(families[family as usize], key, value),
-                None => batch.delete_cf(families[family as usize], key),
+        frozen.buffer.sorted(|family, values| {
+            self.recent.put(family, values);
+            for (key, value) in values {
+                match value {
+                    Some(value) => batch.put_cf(families[family as usize], key, value),
+                    None => batch.delete_cf(families[family as usize], key),
+                }
             }
         });
         batch.put_cf(self.family(Family::System)?, APPLIED_KEY, frozen.applied.encode());

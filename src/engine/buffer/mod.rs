@@ -32,6 +32,10 @@ pub(super) use recent::{Budget, Recent};
 use table::Table;
 pub(super) use table::{Value, hash};
 
+/// Keys that are put at a time. Most of what that takes is waiting for memory, and the processor waits for that of many keys at once
+/// ([`Table::fetch`]); they must not be so many that the first is out of its caches before it is put.
+const RUN: usize = 32;
+
 /// What was written between two moments.
 #[derive(Default)]
 pub(super) struct Buffer {
@@ -48,8 +52,20 @@ impl Buffer {
 
     /// Makes the changes of a batch: readers see all of them or none.
     pub fn apply(&self, batch: &Batch) {
+        let mut changes = batch.changes().map(|(family, key, value)| (hash(key), family, key, value));
+        let mut run = Vec::with_capacity(RUN);
         let mut tables = self.tables.write();
-        batch.changes().for_each(|(family, key, value)| tables[family as usize].put(key, value));
+        loop {
+            run.extend(changes.by_ref().take(RUN));
+            run.iter().for_each(|(hash, family, ..)| tables[*family as usize].fetch(*hash));
+            for (hash, family, key, value) in &run {
+                tables[*family as usize].put(*hash, key, *value);
+            }
+            if run.len() < RUN {
+                return;
+            }
+            run.clear();
+        }
     }
 
     /// What `f` makes of a key's value; `None` when nothing is known of the key, of which this is the [`hash`].
@@ -68,11 +84,20 @@ impl Buffer {
         self.tables.read()[family as usize].range(bounds, reverse, f);
     }
 
-    /// Calls `f` with everything, in the order of families and keys. For a buffer that nobody writes any more.
-    pub fn sorted(&self, mut f: impl FnMut(Family, &[u8], Option<&[u8]>)) {
+    /// Calls `f` with everything, in the order of families and keys, a run of keys of one family at a time. For a buffer that nobody writes any more.
+    pub fn sorted(&self, mut f: impl FnMut(Family, &[(&[u8], Option<&[u8]>)])) {
         let tables = self.tables.read();
+        let mut run = Vec::with_capacity(RUN);
         for (family, table) in Family::ALL.into_iter().zip(&*tables) {
-            table.sorted().for_each(|(key, value)| f(family, key, value.bytes()));
+            let mut sorted = table.sorted().map(|(key, value)| (key, value.bytes()));
+            loop {
+                run.clear();
+                run.extend(sorted.by_ref().take(RUN));
+                if run.is_empty() {
+                    break;
+                }
+                f(family, &run);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::super::batch::Family;
 use super::Value;
-use super::table::Table;
+use super::table::{Table, hash};
 
 /// Longer keys and values are left to RocksDB's block cache, bytes together: one of them would take the place of many.
 const MAX_LEN: usize = 1 << 10;
@@ -72,17 +72,21 @@ impl Recent {
         Arc::new_cyclic(|own| Recent { tables: Default::default(), budget: budget.clone(), own: own.clone() })
     }
 
-    /// RocksDB is given this value of a key (`None`: it is deleted).
-    pub fn put(&self, family: Family, key: &[u8], value: Option<&[u8]>) {
+    /// RocksDB is given these values of keys (`None`: it is deleted). Not more at a time than readers may wait for.
+    pub fn put(&self, family: Family, values: &[(&[u8], Option<&[u8]>)]) {
         // The others are not read key by key.
         if self.budget.limit == 0 || !matches!(family, Family::Meta | Family::Data) {
             return;
         }
+        let hashes: Vec<_> = values.iter().map(|(key, _)| hash(key)).collect();
         let mut table = self.tables[family as usize].write();
         let (bytes, pieces) = (table.allocated(), table.chunks());
-        match value {
-            _ if key.len() + value.map_or(0, <[u8]>::len) > MAX_LEN => table.forget(key),
-            _ => table.put(key, value),
+        hashes.iter().for_each(|hash| table.fetch(*hash));
+        for ((key, value), hash) in values.iter().zip(hashes) {
+            match value {
+                _ if key.len() + value.map_or(0, <[u8]>::len) > MAX_LEN => table.forget(hash, key),
+                _ => table.put(hash, key, *value),
+            }
         }
         let (after, new) = (table.allocated(), table.chunks() - pieces);
         drop(table);
@@ -130,17 +134,21 @@ mod tests {
         })
     }
 
+    fn put(recent: &Recent, key: &[u8], value: Option<&[u8]>) {
+        recent.put(Family::Meta, &[(key, value)]);
+    }
+
     #[test]
     fn what_was_put_first_goes_first_whosever_it_is() {
         const LIMIT: usize = 64 << 10;
         let budget = Arc::new(Budget::new(LIMIT));
         let [one, two] = [Recent::new(&budget), Recent::new(&budget)];
-        one.put(Family::Meta, b"first", Some(b"v"));
-        two.put(Family::Meta, b"gone", None);
+        put(&one, b"first", Some(b"v"));
+        put(&two, b"gone", None);
         assert_eq!(get(&one, "first"), Some(Some(b"v".to_vec())));
         assert_eq!((get(&two, "gone"), get(&two, "first")), (Some(None), None));
         for n in 0..1000 {
-            two.put(Family::Meta, format!("key{n}").as_bytes(), Some(&[n as u8; 100]));
+            put(&two, format!("key{n}").as_bytes(), Some(&[n as u8; 100]));
             assert!(budget.used() <= LIMIT);
         }
         assert_eq!((get(&one, "first"), get(&two, "gone"), get(&two, "key0")), (None, None, None));
@@ -156,15 +164,15 @@ mod tests {
     #[test]
     fn what_is_long_is_left_to_rocksdb() {
         let recent = Recent::new(&Arc::new(Budget::new(1 << 20)));
-        recent.put(Family::Meta, b"k", Some(b"short"));
-        recent.put(Family::Meta, b"k", Some(&[0; MAX_LEN]));
+        put(&recent, b"k", Some(b"short"));
+        put(&recent, b"k", Some(&[0; MAX_LEN]));
         assert_eq!(get(&recent, "k"), None, "not what it was before");
-        recent.put(Family::Meta, b"k", Some(b"short again"));
+        put(&recent, b"k", Some(b"short again"));
         assert!(get(&recent, "k").is_some());
         recent.clear();
         assert_eq!((get(&recent, "k"), recent.budget.used()), (None, 0));
         let off = Recent::new(&Arc::new(Budget::new(0)));
-        off.put(Family::Meta, b"k", None);
+        put(&off, b"k", None);
         assert_eq!(get(&off, "k"), None);
     }
 }

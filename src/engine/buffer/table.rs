@@ -6,7 +6,7 @@
 //! the end, of all ([`Table::sorted`]).
 //!
 //! ```text
-//! record   key length u32, value length u32 (or DELETED, SHARED), room for the value u32, key, value
+//! record   key length u32, value length u32 (or DELETED, SHARED, REPLACED), room for the value u32, key, value
 //! ```
 //! in the machine's byte order: it never leaves the process.
 
@@ -27,6 +27,8 @@ const HEADER: usize = 12;
 const DELETED: u32 = u32::MAX;
 /// As a value's length: the value is one of `shared`, whose index stands in its place.
 const SHARED: u32 = u32::MAX - 1;
+/// As a value's length: there is a newer record of the key.
+const REPLACED: u32 = u32::MAX - 2;
 /// Values of at least so many bytes are kept by themselves, so that readers need not copy them while writers wait.
 const SHARED_FROM: usize = 16 << 10;
 /// Bytes of the first piece of memory; each is twice as large as the one before, up to the largest. A slot that is hardly written
@@ -158,15 +160,22 @@ impl Table {
         Some(self.chunks.value(*place))
     }
 
-    /// Puts a key; `None` deletes it, which is remembered.
-    pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let hash = hash(key);
+    /// Fetches what [`Table::put`] or [`Table::get`] will look at into the processor's caches. Of several keys the processor fetches that at the same
+    /// time, where nothing else comes between them.
+    pub fn fetch(&self, hash: u32) {
+        let place = self.index.find(spread(hash), |place| place.hash == hash);
+        std::hint::black_box(place.map(|place| self.chunks.first_byte(*place)));
+    }
+
+    /// Puts a key, of which this is the [`hash`]; `None` deletes it, which is remembered.
+    pub fn put(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {
         let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         match self.index.entry(spread(hash), same, |place| spread(place.hash)) {
             Entry::Occupied(mut known) => {
                 let place = *known.get();
                 self.deleted -= usize::from(self.chunks.is_deleted(place));
                 if !self.chunks.overwrite(place, value) {
+                    self.chunks.set_len(place, REPLACED);
                     *known.get_mut() = self.chunks.append(hash, key, value);
                     self.unordered += 1;
                 }
@@ -187,8 +196,7 @@ impl Table {
     }
 
     /// Knows nothing of a key any more.
-    pub fn forget(&mut self, key: &[u8]) {
-        let hash = hash(key);
+    pub fn forget(&mut self, hash: u32, key: &[u8]) {
         let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         if let Ok(known) = self.index.find_entry(spread(hash), same) {
             self.deleted -= usize::from(self.chunks.is_deleted(*known.get()));
@@ -243,17 +251,13 @@ impl Table {
 
     /// All keys with their values, in the order of the keys.
     pub fn sorted(&self) -> impl Iterator<Item = (&[u8], Value<'_>)> {
-        let mut places = self.index.iter();
         // Keys of a slot often begin alike: what they have in common need not be compared.
-        let common = places.next().map_or(0, |first| {
-            let first = self.chunks.key(*first);
-            places.fold(first.len(), |common, place| {
-                let key = self.chunks.key(*place);
-                first[..common].iter().zip(key).take_while(|(a, b)| a == b).count()
-            })
+        let mut keys = self.chunks.live().map(|(key, _)| key);
+        let common = keys.next().map_or(0, |first| {
+            keys.fold(first.len(), |common, key| first[..common].iter().zip(key).take_while(|(a, b)| a == b).count())
         });
         let mut sorted: Vec<(u128, Place)> = Vec::with_capacity(self.index.len());
-        sorted.extend(self.index.iter().map(|place| (leading(&self.chunks.key(*place)[common..]), *place)));
+        sorted.extend(self.chunks.live().map(|(key, place)| (leading(&key[common..]), place)));
         sorted.sort_unstable_by(|(a, at_a), (b, at_b)| {
             a.cmp(b).then_with(|| self.chunks.key(*at_a).cmp(self.chunks.key(*at_b)))
         });
@@ -268,6 +272,10 @@ impl Chunks {
 
     fn key(&self, place: Place) -> &[u8] {
         record_key(self.record(place))
+    }
+
+    fn first_byte(&self, place: Place) -> u8 {
+        self.record(place)[0]
     }
 
     fn is_deleted(&self, place: Place) -> bool {
@@ -298,8 +306,28 @@ impl Chunks {
             }
             Some(_) => return false,
         };
-        record[4..8].copy_from_slice(&len.to_ne_bytes());
+        self.set_len(place, len);
         true
+    }
+
+    fn set_len(&mut self, place: Place, len: u32) {
+        let record = &mut self.chunks[(place.chunk - self.gone) as usize][place.at as usize..];
+        record[4..8].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    /// Keys and places of all records that are not replaced, in the order in which they were put.
+    fn live(&self) -> impl Iterator<Item = (&[u8], Place)> {
+        self.chunks.iter().zip(self.gone..).flat_map(|(bytes, chunk)| {
+            let mut at = 0;
+            std::iter::from_fn(move || {
+                let record = bytes.get(at..).filter(|record| !record.is_empty())?;
+                let place = Place { chunk, at: at as u32, hash: 0 };
+                at += record_len(record);
+                Some((record, place))
+            })
+            .filter(|(record, _)| number(record, 4) != REPLACED)
+            .map(|(record, place)| (record_key(record), place))
+        })
     }
 
     fn append(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) -> Place {
@@ -444,7 +472,7 @@ mod tests {
             let (mut table, mut model) = (Table::default(), Model::new());
             for (n, (key, value)) in ops.into_iter().enumerate() {
                 let value = value.map(|(byte, len)| vec![byte; len]);
-                table.put(&key, value.as_deref());
+                table.put(hash(&key), &key, value.as_deref());
                 model.insert(key, value);
                 if n.is_multiple_of(every) {
                     let bounds = (Bound::Excluded(&low[..]), Bound::Unbounded);
@@ -466,7 +494,7 @@ mod tests {
         for n in 0..20_000usize {
             let key = format!("key:{:06}", n.wrapping_mul(7919) % 9000).into_bytes();
             let value = (n % 11 != 0).then(|| vec![n as u8; if n % 500 == 0 { SHARED_FROM + n } else { n % 300 }]);
-            table.put(&key, value.as_deref());
+            table.put(hash(&key), &key, value.as_deref());
             model.insert(key, value);
             if n == 5000 {
                 // From here on the writer keeps the order.
@@ -484,8 +512,8 @@ mod tests {
     fn a_key_larger_than_any_piece_of_memory() {
         let mut table = Table::default();
         let key = vec![7; LARGEST_CHUNK * 2];
-        table.put(&key, Some(b"v"));
-        table.put(b"k", Some(b"w"));
+        table.put(hash(&key), &key, Some(b"v"));
+        table.put(hash(b"k"), b"k", Some(b"w"));
         assert_eq!(table.get(hash(&key), &key).unwrap().bytes(), Some(&b"v"[..]));
         assert_eq!(table.sorted().map(|(key, _)| key.len()).collect::<Vec<_>>(), [key.len(), 1]);
     }
@@ -497,10 +525,10 @@ mod tests {
             let key = format!("key:{}", n.wrapping_mul(7919) % 3000).into_bytes();
             // In place, and elsewhere.
             let value = (n % 13 != 0).then(|| format!("{n}{}", "x".repeat(n % 60)).into_bytes());
-            table.put(&key, value.as_deref());
+            table.put(hash(&key), &key, value.as_deref());
             newest.insert(key.clone(), value);
             if n % 100 == 0 {
-                table.forget(&key);
+                table.forget(hash(&key), &key);
                 assert!(table.get(hash(&key), &key).is_none());
             }
             if n % 2000 == 1999 {
