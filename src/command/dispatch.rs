@@ -4,7 +4,6 @@
 //! The writes of a pipeline are committed together, and with those of others ([`super::turn`]).
 
 use std::{
-    net::SocketAddr,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -12,12 +11,14 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, CommandError, Ctx, Flags, Group, KeyRef, Keys, Lookup, Spec, Suspend, Within, admission,
+    Command, CommandError, Ctx, Flags, Group, Keys, Lookup, Spec, Suspend, Within,
     blocking::{End, ROLE_CHANGED, Ran, Retried, Session, Wait},
-    debug,
-    error::lossy,
-    scripting,
+    rules::{
+        acts_at_once, check, flags_of, is_exec, is_http, is_named, keys_of, loses_data_with_reply, may_write,
+        releases_keys, runs_scripts, unknown_command, unknown_subcommand,
+    },
     turn::{Due, Party, Turn},
+    witness::{Monitored, is_first_end, is_slow, log_slow, monitor, remember, remember_script},
 };
 use crate::{
     config::OutputLimits,
@@ -26,7 +27,7 @@ use crate::{
         Client, Overrun, Replies, Reply, output,
         resp::{Limits, ProtocolError},
     },
-    pubsub::{EventClass, Monitors, PauseKind, TrackedBy},
+    pubsub::{EventClass, PauseKind},
     server::Server,
 };
 
@@ -38,11 +39,6 @@ const MAX_GROUP_KEYS: usize = 1024;
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Bytes of arguments that a command may have which runs on the thread that read it: to copy and log more takes long.
 const MAX_INLINE_BYTES: usize = 4 << 20;
-/// Bytes of a command name or argument shown in an error.
-const SHOWN: usize = 128;
-
-/// What a client is told that would write on a replica.
-pub(super) const READONLY: &str = "READONLY You can't write against a read only replica.";
 /// What a client is told that asks for more than `max-reply-size` at a time.
 pub(super) const REPLY_TOO_LARGE: CommandError =
     CommandError::Static("ERR the reply is larger than max-reply-size; ask for it in parts");
@@ -662,49 +658,12 @@ impl<'t, 'a> Pipeline<'t, 'a> {
     }
 }
 
-pub(super) fn is_slow(server: &Server, passed: Duration) -> bool {
-    u64::try_from(server.config.slowlog_log_slower_than()).is_ok_and(|threshold| passed.as_micros() as u64 >= threshold)
-}
-
-/// Enters a command into the slow log; `now` in unix ms.
-pub(super) fn log_slow(
-    server: &Server,
-    client: &Client,
-    now: u64,
-    command: &Command,
-    args: &[Bytes],
-    passed: Duration,
-) {
-    if !command.spec.flags.has(Flags::SKIP_SLOWLOG) {
-        server.slowlog.record(server.config.slowlog_max_len(), now / 1000, passed, args, client.info());
-    }
-}
-
 /// Bytes of replies beyond which the client is closed; they are not even made.
 fn hard_limit(limits: &OutputLimits, client: &Client) -> usize {
     match output::class_limit(limits, client.info()).hard {
         hard @ 1.. if client.replies() == Replies::On => hard,
         _ => usize::MAX,
     }
-}
-
-/// Whether a command may do what no transaction takes back: such a one must not be repeated.
-pub(super) fn acts_at_once(spec: &Spec) -> bool {
-    spec.keys.is_none() && !spec.flags.has(Flags::FAST)
-}
-
-/// Whether what a command answers may be gone afterwards, so that its reply is made whatever its size.
-pub(super) fn loses_data_with_reply(spec: &Spec) -> bool {
-    spec.flags.has(Flags::WRITE) || runs_scripts(spec) && !spec.flags.has(Flags::READONLY)
-}
-
-/// Whether a command waits for somebody who may wait for keys: then it must hold none.
-pub(super) fn releases_keys(spec: &Spec, args: &[Bytes]) -> bool {
-    spec.flags.has(Flags::RELEASES_KEYS) && (spec.name != "debug" || debug::locks_keys(args))
-}
-
-fn is_exec(spec: &Spec) -> bool {
-    spec.name == "exec"
 }
 
 /// Makes an error the reply, in the place of what was written from `start` on, and counts it.
@@ -726,71 +685,6 @@ pub(super) fn reply_error(server: &Server, reply: &mut Reply, start: usize, erro
 /// What a command is told that waits in vain for the keys of a script.
 fn busy(server: &Server) -> CommandError {
     server.scripts.busy().map_or(CommandError::Busy, |kind| CommandError::Static(kind.busy_error()))
-}
-
-/// What a request may do: for scripts that say so, what they declare.
-pub(super) fn flags_of(server: &Server, spec: &Spec, args: &[Bytes]) -> Flags {
-    let runs_script = spec.group == Group::Scripting && !spec.keys.is_none();
-    if runs_script { scripting::flags(server, spec, args) } else { spec.flags }
-}
-
-/// Whether a request may be executed, or queued, for this client at this time.
-pub(super) fn check(server: &Server, client: &Client, command: &Command, args: &[Bytes]) -> Result<(), CommandError> {
-    let spec = command.spec;
-    if !spec.arity_fits(args.len()) {
-        return Err(CommandError::Arity(command.full_name.clone()));
-    }
-    let open = client.authenticated() || spec.flags.has(Flags::NO_AUTH);
-    if !open && !server.config.requirepass().is_empty() {
-        return Err(CommandError::Static("NOAUTH Authentication required."));
-    }
-    if client.subscriptions.any() && client.info().proto() == 2 && !spec.flags.has(Flags::SUBSCRIBED) {
-        return Err(CommandError::Text(format!(
-            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-            command.full_name
-        )));
-    }
-    if client.monitors() && (spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::READONLY)) {
-        return Err(CommandError::Static("ERR Replica can't interact with the keyspace"));
-    }
-    if !may_write(server, client.db(), spec, args) {
-        return Err(CommandError::Static(READONLY));
-    }
-    admission::refusal(server, flags_of(server, spec, args)).map_or(Ok(()), Err)
-}
-
-/// Whether the command, given in this database, does not write, or this node takes its writes from clients.
-pub(super) fn may_write(server: &Server, db: usize, spec: &Spec, args: &[Bytes]) -> bool {
-    !server.replication.is_slave()
-        || !flags_of(server, spec, args).has(Flags::WRITE)
-        || may_write_apart(server, db, spec, args)
-}
-
-/// Whether a replica may run this write: with `slave-read-only : no`, and if all its keys are in databases that were
-/// taken out of replication. The log of the others is the master's, and no client's to write.
-fn may_write_apart(server: &Server, db: usize, spec: &Spec, args: &[Bytes]) -> bool {
-    if server.config.slave_read_only() {
-        return false;
-    }
-    let mut keys = Vec::new();
-    spec.keys.collect(db, args, &mut keys);
-    !keys.is_empty() && keys.iter().all(|key| server.replication.is_detached(server.keyspace.db(key.db).index()))
-}
-
-/// The keys of a request, and whether it takes them exclusively.
-pub(super) fn keys_of(
-    server: &Server,
-    command: &Command,
-    db: usize,
-    args: &[Bytes],
-) -> impl Iterator<Item = (KeyRef, bool)> {
-    let flags = flags_of(server, command.spec, args);
-    let exclusive = flags.has(Flags::WRITE) || flags.has(Flags::MAY_REPLICATE) && !flags.has(Flags::READONLY);
-    let mut found = Vec::new();
-    command.spec.keys.collect(db, args, &mut found);
-    // A database that is not there is the handler's to refuse.
-    let databases = server.keyspace.databases();
-    found.into_iter().filter(move |key| key.db < databases).map(move |key| (key, exclusive))
 }
 
 /// Runs a command inside of another one, EXEC or a script, in its transaction. [`check`] is the caller's. An error is the caller's to
@@ -848,88 +742,4 @@ pub(super) fn call_within(
         log_slow(ctx.server, ctx.client, ctx.now, command, args, passed);
     }
     result
-}
-
-/// By whom a command is run, as MONITOR shows it.
-#[derive(Clone, Copy)]
-enum Monitored {
-    Client(SocketAddr),
-    Script,
-}
-
-fn monitor(after: &mut Vec<After>, command: &Command, db: usize, by: Monitored, args: &[Bytes]) {
-    // What operators do is too dangerous to be shown.
-    if command.spec.flags.has(Flags::ADMIN) {
-        return;
-    }
-    after.push(After::Monitor(match by {
-        Monitored::Client(addr) => Monitors::line(db, &addr, args),
-        Monitored::Script => Monitors::line(db, &"lua", args),
-    }));
-}
-
-/// Whether a command shows in MONITOR before those that it runs.
-fn runs_scripts(spec: &Spec) -> bool {
-    spec.group == Group::Scripting && spec.flags.has(Flags::PLANNED)
-}
-
-/// Whether a command has run to its end, or to the point where it waits.
-fn is_first_end(result: &Result<(), CommandError>) -> bool {
-    match result {
-        Err(CommandError::Suspend(suspend)) => matches!(**suspend, Suspend::Until(_)),
-        _ => true,
-    }
-}
-
-/// Remembers what a command is about to read, or write, for a client that tracks it. Its keys are locked.
-fn remember(client: &mut Client, command: &Command, args: &[Bytes], within: Within) {
-    let spec = command.spec;
-    let reads = spec.flags.has(Flags::READONLY) && spec.group != Group::Transactions && !runs_scripts(spec);
-    if !client.tracked.is_on() || client.tracked.options.broadcast || !(reads || spec.flags.has(Flags::WRITE)) {
-        return;
-    }
-    let by = if within == Within::Script { TrackedBy::Script } else { TrackedBy::Itself };
-    let mut keys = Vec::new();
-    spec.keys.collect(client.db(), args, &mut keys);
-    let keys = keys.iter().map(|key| &key.key);
-    if reads { client.tracked.read(by, keys) } else { client.tracked.writes(keys) }
-}
-
-/// What a script reads counts as reads of the keys that it declares.
-fn remember_script(client: &mut Client, command: &Command, args: &[Bytes]) {
-    if client.tracked.is_on() && client.tracked.take_script_read() {
-        let mut keys = Vec::new();
-        command.spec.keys.collect(client.db(), args, &mut keys);
-        client.tracked.read(TrackedBy::Itself, keys.iter().map(|key| &key.key));
-    }
-}
-
-/// Whether a request is of this command.
-fn is_named(args: &[Bytes], name: &[u8]) -> bool {
-    args.first().is_some_and(|arg| arg.eq_ignore_ascii_case(name))
-}
-
-/// Whether this is the beginning of an HTTP request, which may be a web page's attempt to make a browser talk to us.
-fn is_http(args: &[Bytes]) -> bool {
-    args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))
-}
-
-fn unknown_command(args: &[Bytes]) -> CommandError {
-    let mut shown = String::new();
-    for arg in args.iter().skip(1) {
-        if shown.len() >= SHOWN {
-            break;
-        }
-        shown.push('\'');
-        shown.push_str(&lossy(arg, SHOWN - shown.len()));
-        shown.push_str("' ");
-    }
-    let name = args.first().map(|name| lossy(name, SHOWN)).unwrap_or_default();
-    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
-}
-
-fn unknown_subcommand(container: &Command, args: &[Bytes]) -> CommandError {
-    let name = args.get(1).map(|name| lossy(name, SHOWN)).unwrap_or_default();
-    let container = container.spec.name.to_ascii_uppercase();
-    CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {container} HELP."))
 }

@@ -38,6 +38,7 @@ mod persistence;
 mod pika;
 mod pubsub;
 mod replication;
+mod rules;
 mod scan;
 mod scripting;
 mod server;
@@ -52,6 +53,7 @@ mod tracking;
 mod transactions;
 mod turn;
 mod wait;
+mod witness;
 mod zset;
 
 pub use context::{Ctx, Within};

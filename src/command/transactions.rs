@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::dispatch::{
-    READONLY, REPLY_TOO_LARGE, acts_at_once, call_within, flags_of, keys_of, loses_data_with_reply, may_write,
-    reply_error,
-};
+use super::dispatch::{REPLY_TOO_LARGE, call_within, reply_error};
+use super::rules::{READONLY, acts_at_once, flags_of, keys_of, loses_data_with_reply, may_write};
 use super::{Command, CommandError, Ctx, Flags, Group, Keys, Spec, Within, admission};
 use crate::events::KeyEvents;
 use crate::keyspace::{Entry, LockPlan};

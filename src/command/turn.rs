@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::After;
 use super::blocking::Session;
-use super::dispatch::{self, log_slow};
+use super::witness::{is_slow, log_slow};
 use super::{CommandError, Flags, KeyRef};
 use crate::config::SyncMode;
 use crate::keyspace::{self, Keyspace, RestsOn, Transaction, Undurable};
@@ -317,7 +317,7 @@ impl<'s> Party<'s> {
     /// Everything is committed and as durable as it has to be: counts what is left to be counted.
     fn conclude(&mut self, server: &Server, now: u64) {
         if let (Some(passed), Some(index)) = (self.scratch.calls.last_write, self.scratch.calls.command)
-            && dispatch::is_slow(server, passed)
+            && is_slow(server, passed)
             && let Some(command) = server.commands.get(index)
         {
             log_slow(server, self.client, now, command, &self.scratch.last, passed);

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::Call;
 use crate::command::admission::{is_out_of_memory, is_stale, lacks_replicas};
-use crate::command::dispatch::{READONLY, call_within, may_write, releases_keys, reply_error};
+use crate::command::dispatch::{call_within, reply_error};
+use crate::command::rules::{READONLY, may_write, releases_keys};
 use crate::command::{After, Command, CommandError, Ctx, Flags, Lookup, Within};
 use crate::keyspace::Transaction;
 use crate::net::{Client, Reply};
