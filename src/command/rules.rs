@@ -10,6 +10,7 @@ const SHOWN: usize = 128;
 
 /// What a client is told that would write on a replica.
 pub(super) const READONLY: &str = "READONLY You can't write against a read only replica.";
+
 /// Whether a command may do what no transaction takes back: such a one must not be repeated.
 pub(super) fn acts_at_once(spec: &Spec) -> bool {
     spec.keys.is_none() && !spec.flags.has(Flags::FAST)

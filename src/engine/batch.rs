@@ -135,7 +135,6 @@ impl Batch {
 }
 
 /// See [`Batch::changes`].
-#[derive(Clone)]
 pub(super) struct Changes<'b>(&'b [u8]);
 
 impl<'b> Iterator for Changes<'b> {

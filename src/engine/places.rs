@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::batch::Family;
+use super::buffer::{self, Value};
 use super::element::Space;
-use super::{ElementRange, Engine, Error, buffer};
+use super::{ElementRange, Engine, Error};
 
 /// Bytes of values that are copied at a time.
 const MUCH: usize = 256 << 10;
@@ -82,8 +83,9 @@ impl Engine {
         let range = ElementRange { lower: &lower, upper: &upper, reverse: false };
         let mut stopped = false;
         self.elements(Space::Data, &range, None, &mut |key, value| {
-            let place = key.strip_prefix(prefix).and_then(|place| place.first_chunk());
-            let Some(place) = place.map(|place| u64::from_be_bytes(*place)) else { return true };
+            let place = key.strip_prefix(prefix).and_then(|place| place.try_into().ok()).map(u64::from_be_bytes);
+            // Damage is not made worse.
+            let Some(place) = place.filter(|place| *place >= next) else { return true };
             // Those between do not exist.
             (next..place).for_each(|_| found.push(None));
             next = place;
@@ -110,9 +112,12 @@ impl Engine {
             key.extend_from_slice(&place.to_be_bytes());
             let hash = buffer::hash(&key);
             match buffers.get(Family::Data, hash, &key).or_else(|| recent.get(hash, &key)) {
-                None => return place,
-                Some(value) if value.bytes().is_some_and(|bytes| bytes.len() > LONG) => return place,
+                // Shared are those that are long.
+                None | Some(Value::Shared(_)) => return place,
                 Some(value) => found.push(value.bytes()),
+            }
+            if found.is_much() {
+                return place + 1;
             }
         }
         places.end

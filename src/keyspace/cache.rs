@@ -2,8 +2,9 @@
 //!
 //! Never the truth: turning it off changes speed only. The invariant that keeps it so: what a key holds is put in by a reader only while
 //! it holds the key's stripe, and taken out by a committer while it holds the stripe exclusively, once the engine has
-//! something new: who asks next finds that in memory without the cache. So whoever holds a stripe finds either nothing or what the engine holds. When a slot's data are replaced as a
-//! whole it takes a new id, and what is cached under the old one is never found again.
+//! something new. So whoever holds a stripe finds either nothing or what the engine holds. (Entries and elements are asked for here only when
+//! what was written lately does not know them; runs of a list come first.) When a slot's data are replaced as a whole it takes a new id, and
+//! what is cached under the old one is never found again.
 
 mod runs;
 

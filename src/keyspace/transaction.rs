@@ -387,6 +387,7 @@ impl<'k> Transaction<'k> {
 
     /// Begins a command that needs no keys.
     pub fn begin_without_keys(&mut self) {
+        self.command_reads = false;
         self.rests_on = RestsOn::NOTHING;
     }
 
@@ -517,13 +518,21 @@ impl<'k> Transaction<'k> {
     /// What lies in the slot of `key`, through the pending writes.
     pub fn reader(&mut self, db: usize, key: &[u8]) -> Reader<'_, 'k> {
         let slot = self.keyspace.slot(db, key);
+        let keeps = self.keeps(key);
         match self.parts.iter_mut().find(|p| p.is_of(slot)) {
             Some(part) => {
-                part.overlay.set_keeps(self.command_reads);
+                part.overlay.set_keeps(keeps);
                 Reader::Changed(&mut part.overlay)
             }
-            None => Reader::Committed(slot, self.command_reads),
+            None => Reader::Committed(slot, keeps),
         }
+    }
+
+    /// Whether what is read of a key is to be kept in the cache: only that may be whose stripe is held. What is planned may read keys that it has
+    /// not named, as DEBUG in a MULTI does.
+    fn keeps(&self, key: &[u8]) -> bool {
+        let is_held = || self.all.is_some() || self.held.get(self.keyspace.locks.stripe(key)).is_some();
+        self.command_reads && (!self.command_spans || is_held())
     }
 
     /// Calls `f` with a reader of the slot of `key`, for the last read of a command that reads much and writes nothing: where nothing is

@@ -1,6 +1,7 @@
 //! List commands.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -488,5 +489,63 @@ fn a_list_is_whole_wherever_its_parts_are() {
         assert_eq!(conn.call(&["LPOS", "l", &model[at], "RANK", "-1"]).int(), last as i64);
         // To files, and on some of these also out of memory.
         conn.run(if rng.random() { "SAVE" } else { "DEBUG RELOAD" }).expect_ok();
+    }
+}
+
+/// A window over the numbers moves through a list, which others read in parts.
+#[test]
+fn who_reads_parts_of_a_list_that_moves_sees_it_as_it_was_at_one_moment() {
+    const STEPS: usize = 1500;
+    let node = Node::start();
+    let ended = AtomicBool::new(false);
+    node.conn().call(&list_call("RPUSH", 0..150)).int();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ended = Ends(&ended);
+            let (mut conn, mut rng, mut next) = (node.conn(), rng(), 150);
+            for _ in 0..STEPS {
+                let moved = rng.random_range(1..20);
+                conn.call(&list_call("RPUSH", next..next + moved)).int();
+                next += moved;
+                if rng.random() {
+                    conn.run(&format!("LPOP l {moved}"));
+                } else {
+                    conn.run(&format!("LTRIM l {moved} -1")).expect_ok();
+                }
+                match rng.random_range(0..100) {
+                    0 => conn.run("DEBUG RELOAD").expect_ok(),
+                    1..5 => conn.run("SAVE").expect_ok(),
+                    _ => {}
+                }
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let (mut conn, mut rng, mut begins) = (node.conn(), rng(), 0);
+                while !ended.load(Ordering::Relaxed) {
+                    let first = rng.random_range(0..60);
+                    let found = conn.run(&format!("LRANGE l {first} {}", first + rng.random_range(0..90))).texts();
+                    let found: Vec<i64> = found.iter().map(|number| number.parse().expect("a number")).collect();
+                    let begin = found[0] - first;
+                    assert!(begin >= begins, "it began with {begins} before, and now with {begin}");
+                    assert!(found.iter().zip(found[0]..).all(|(found, expected)| *found == expected), "{found:?}");
+                    begins = begin;
+                }
+            });
+        }
+    });
+}
+
+/// A call that pushes numbers.
+fn list_call(name: &str, numbers: std::ops::Range<i64>) -> Vec<String> {
+    [name.to_string(), "l".to_string()].into_iter().chain(numbers.map(|number| number.to_string())).collect()
+}
+
+/// Says so when it goes, also when a check has failed.
+struct Ends<'d>(&'d AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -53,10 +53,9 @@ impl Buffer {
     /// Makes the changes of a batch: readers see all of them or none.
     pub fn apply(&self, batch: &Batch) {
         let mut changes = batch.changes().map(|(family, key, value)| (hash(key), family, key, value));
-        let mut run = Vec::with_capacity(RUN);
+        let mut run: Vec<_> = changes.by_ref().take(RUN).collect();
         let mut tables = self.tables.write();
         loop {
-            run.extend(changes.by_ref().take(RUN));
             run.iter().for_each(|(hash, family, ..)| tables[*family as usize].fetch(*hash));
             for (hash, family, key, value) in &run {
                 tables[*family as usize].put(*hash, key, *value);
@@ -65,6 +64,7 @@ impl Buffer {
                 return;
             }
             run.clear();
+            run.extend(changes.by_ref().take(RUN));
         }
     }
 

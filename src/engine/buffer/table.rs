@@ -27,7 +27,7 @@ const HEADER: usize = 12;
 const DELETED: u32 = u32::MAX;
 /// As a value's length: the value is one of `shared`, whose index stands in its place.
 const SHARED: u32 = u32::MAX - 1;
-/// As a value's length: there is a newer record of the key.
+/// As a value's length: there is a newer record of the key, or nothing is known of it any more.
 const REPLACED: u32 = u32::MAX - 2;
 /// Values of at least so many bytes are kept by themselves, so that readers need not copy them while writers wait.
 const SHARED_FROM: usize = 16 << 10;
@@ -200,6 +200,7 @@ impl Table {
         let same = |place: &Place| place.hash == hash && self.chunks.key(*place) == key;
         if let Ok(known) = self.index.find_entry(spread(hash), same) {
             self.deleted -= usize::from(self.chunks.is_deleted(*known.get()));
+            self.chunks.set_len(*known.get(), REPLACED);
             known.remove();
         }
     }

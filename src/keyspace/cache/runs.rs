@@ -9,6 +9,7 @@ use crate::engine::element::{owner, prefix_len};
 
 /// Places of a list that are cached together: from a multiple of this on. A power of two that divides 256.
 const RUN: u64 = 64;
+const _: () = assert!(MAX_RUN < KnownRun::MISSING as usize, "lengths are u16");
 
 /// The end of the run that a place is in.
 pub fn end_of_run(place: u64) -> u64 {
@@ -126,12 +127,14 @@ impl EntryCache {
         let together = self.find(id, What::Run, &key, |cached| {
             let known = KnownRun::read(cached)?;
             let end = known.from + known.lengths.len();
-            let touch = known.from <= numbers.end && numbers.start <= end;
+            if known.from > numbers.end || numbers.start > end {
+                return None;
+            }
             let from = known.from.min(numbers.start);
             let mut all = vec![None; end.max(numbers.end) - from];
             known.values().for_each(|(nth, value)| all[nth - from] = value);
             all[numbers.start - from..numbers.end - from].copy_from_slice(values);
-            (touch && keep(from, &all)).then_some(())
+            keep(from, &all).then_some(())
         });
         if together.is_none() {
             keep(numbers.start, values);

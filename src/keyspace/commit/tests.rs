@@ -41,6 +41,31 @@ fn positions(keyspace: &Keyspace) -> Vec<Position> {
 }
 
 #[test]
+fn what_is_read_without_its_lock_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyspace = open(dir.path());
+    let key = Bytes::from_static(b"key");
+    set(&keyspace, std::slice::from_ref(&key), "value").unwrap();
+    keyspace.reread().unwrap();
+    let kept = || keyspace.env.cache.usage().1;
+    let mut tx = keyspace.transaction();
+    assert_eq!(tx.lock_plan(&mut LockPlan::default()), Locked::Yes);
+    assert!(tx.get(0, &key, 1).unwrap().is_some());
+    assert_eq!(kept(), 0, "somebody may have changed it meanwhile");
+    tx.ensure(&key, false).unwrap();
+    assert!(tx.get(0, &key, 1).unwrap().is_some());
+    assert_eq!(kept(), 1);
+    drop(tx);
+    keyspace.reread().unwrap();
+    let mut tx = keyspace.transaction();
+    assert_eq!(tx.lock([(0, &b"other"[..])].into_iter(), false), Locked::Yes);
+    tx.begin_without_keys();
+    let before = kept();
+    assert!(tx.get(0, &key, 1).unwrap().is_some());
+    assert_eq!(kept(), before);
+}
+
+#[test]
 fn a_commit_that_fails_in_one_slot_concerns_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let keyspace = open(dir.path());

@@ -13,8 +13,8 @@ use crate::keyspace::effect::{Read, State};
 const MIDDLE: u64 = 1 << 63;
 /// Elements beyond which it is cheaper to look for them than to remove each, there or not.
 const MANY: u64 = 1000;
-/// Elements that are read at a time while locks are held.
-const FEW: u64 = 250;
+/// Elements that are read at once while locks are held, to begin with; then twice as many, and so on.
+const FEW: u64 = 128;
 
 /// A change to a list. Indexes count from 0 at the left end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,15 +245,18 @@ pub fn each(
     let mut places = head + first.min(end)..head + end;
     // Most of what is read is short, and soon read again.
     let (prefix, mut found) = (list.element_key(&[]), Found::default());
-    for _ in 0..MANY / FEW {
+    // Who stops at the first of them must not pay for many.
+    let mut few = FEW;
+    while few < MANY {
         if places.is_empty() {
             return Ok(());
         }
         let asked = if reverse {
-            places.end.saturating_sub(FEW).max(places.start)..places.end
+            places.end.saturating_sub(few).max(places.start)..places.end
         } else {
-            places.start..places.start.saturating_add(FEW).min(places.end)
+            places.start..places.start.saturating_add(few).min(places.end)
         };
+        few *= 2;
         found.clear();
         state.places(&prefix, asked.clone(), &mut found)?;
         let whole = found.len() as u64 == asked.end - asked.start;
