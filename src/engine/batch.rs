@@ -135,6 +135,7 @@ impl Batch {
 }
 
 /// See [`Batch::changes`].
+#[derive(Clone)]
 pub(super) struct Changes<'b>(&'b [u8]);
 
 impl<'b> Iterator for Changes<'b> {

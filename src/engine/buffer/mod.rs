@@ -52,19 +52,20 @@ impl Buffer {
 
     /// Makes the changes of a batch: readers see all of them or none.
     pub fn apply(&self, batch: &Batch) {
-        let mut changes = batch.changes().map(|(family, key, value)| (hash(key), family, key, value));
-        let mut run: Vec<_> = changes.by_ref().take(RUN).collect();
+        let mut changes = batch.changes();
         let mut tables = self.tables.write();
-        loop {
-            run.iter().for_each(|(hash, family, ..)| tables[*family as usize].fetch(*hash));
-            for (hash, family, key, value) in &run {
-                tables[*family as usize].put(*hash, key, *value);
+        let mut hashes = [0; RUN];
+        let mut found = RUN;
+        while found == RUN {
+            found = 0;
+            for (place, (family, key, _)) in hashes.iter_mut().zip(changes.clone()) {
+                *place = hash(key);
+                tables[family as usize].fetch(*place);
+                found += 1;
             }
-            if run.len() < RUN {
-                return;
+            for (hash, (family, key, value)) in hashes[..found].iter().zip(changes.by_ref()) {
+                tables[family as usize].put(*hash, key, value);
             }
-            run.clear();
-            run.extend(changes.by_ref().take(RUN));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::keyspace::Error;
 use crate::keyspace::effect::{Read, State};
 
 const MIDDLE: u64 = 1 << 63;
-/// Elements beyond which it is cheaper to look for them than to remove each, there or not.
+/// Elements beyond which it is cheaper to iterate than to look each of them up, there or not.
 const MANY: u64 = 1000;
 /// Elements that are read at once while locks are held, to begin with; then twice as many, and so on.
 const FEW: u64 = 128;
