@@ -21,18 +21,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, DB, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions, properties,
+    ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions,
+    properties,
 };
 
 use crate::binlog::Position;
 use crate::disk::{self, Point};
 use batch::Family;
-use buffer::{Buffers, Frozen, Merge, Range, Recent, Value};
+use buffer::{Buffer, Merge, Range, Value};
 use damage::Damage;
 use element::OpenDb;
 
@@ -136,10 +136,8 @@ pub type EntryVisitor<'v> = &'v mut dyn FnMut(&[u8], Entry) -> Result<bool, Erro
 pub struct Engine {
     db: Arc<DB>,
     path: PathBuf,
-    /// What is not in RocksDB. Replaced while `written` is locked.
-    buffers: ArcSwap<Buffers>,
-    /// What has left them last.
-    recent: Arc<Recent>,
+    /// What is not in RocksDB, and what went there last. Frozen while `written` is locked.
+    buffer: Arc<Buffer>,
     /// Locked by whoever writes.
     written: Mutex<Written>,
     /// Held while a buffer goes into RocksDB.
@@ -206,8 +204,7 @@ impl Engine {
         Engine {
             db,
             path: path.to_path_buf(),
-            buffers: ArcSwap::default(),
-            recent: Recent::new(&shared.recent),
+            buffer: Buffer::new(&shared.recent),
             written: Mutex::default(),
             draining: Mutex::default(),
             write_options,
@@ -244,9 +241,8 @@ impl Engine {
     }
 
     /// What `f` makes of a value that is in memory as it was written; `None` when nothing is known of the key there.
-    fn known<T>(&self, family: Family, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
-        let hash = buffer::hash(key);
-        self.buffers.load().get(family, hash, key, &f).or_else(|| self.recent.get(family, hash, key, f))
+    fn known<T>(&self, family: Family, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+        self.buffer.get(family, key, f)
     }
 
     /// What `f` makes of a value in RocksDB.
@@ -324,17 +320,29 @@ impl Engine {
     ) -> Result<(), Error> {
         let (lower, upper) = (Bound::Included(range.lower), Bound::Excluded(range.upper));
         let buffered = Range { family: space.into(), lower, upper, reverse: range.reverse };
-        let buffered = Merge::new(&self.buffers.load(), buffered);
+        let buffered = Merge::new(&self.buffer, buffered);
+        let mut iter = self.element_iter(space, range.lower, range.upper, range.reverse)?;
+        buffered.run(&mut iter, fixed, f).map_err(self.failure())
+    }
+
+    /// What RocksDB has of the elements from `lower` up to `upper`, exclusive: stands at the first of them, or at the last.
+    fn element_iter(
+        &self,
+        space: Space,
+        lower: &[u8],
+        upper: &[u8],
+        reverse: bool,
+    ) -> Result<DBRawIterator<'_>, Error> {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.lower);
-        options.set_iterate_upper_bound(range.upper);
+        options.set_iterate_lower_bound(lower);
+        options.set_iterate_upper_bound(upper);
         let mut iter = self.db.raw_iterator_cf_opt(self.family(space.into())?, options);
-        if range.reverse {
+        if reverse {
             iter.seek_to_last()
         } else {
             iter.seek_to_first()
         }
-        buffered.run(&mut iter, fixed, f).map_err(self.failure())
+        Ok(iter)
     }
 
     /// What is to outlive the keys.
@@ -353,7 +361,7 @@ impl Engine {
         disk::step(Point::EngineWrite, Error::io(&self.path), || {
             // A buffer that RocksDB will not take must not grow.
             self.check()?;
-            self.buffers.load().active.apply(&batch);
+            self.buffer.apply(&batch);
             *written = Written { applied: Some(applied), since_freeze: true };
             Ok(())
         })
@@ -361,12 +369,12 @@ impl Engine {
 
     /// Forgets what was flushed last, so that it is read from RocksDB.
     pub fn forget_recent(&self) {
-        self.recent.clear();
+        self.buffer.forget_drained();
     }
 
     /// Bytes of memory that hold what RocksDB has yet to be given.
     pub fn buffered(&self) -> usize {
-        self.buffers.load().bytes()
+        self.buffer.bytes()
     }
 
     /// Whether the engine takes writes: the error for which it does not, if so. After a flush that failed for lack of space it takes none
@@ -401,8 +409,7 @@ impl Engine {
         // One that an earlier flush could not give it.
         self.drain()?;
         let mut written = self.written.lock();
-        let buffers = self.buffers.load();
-        if let Some(frozen) = &buffers.frozen {
+        if let Some(frozen) = self.buffer.frozen() {
             // By somebody else, just now.
             return Ok(frozen.applied);
         }
@@ -411,36 +418,26 @@ impl Engine {
             None => read_applied(&self.db, &self.path)?,
         };
         if written.since_freeze {
-            written.since_freeze = false;
-            let frozen = Some(Arc::new(Frozen { buffer: buffers.active.clone(), applied }));
-            let active = Arc::new(buffers.active.successor());
-            self.buffers.store(Arc::new(Buffers { active, frozen }));
+            written.since_freeze = !self.buffer.freeze(applied);
         }
         Ok(applied)
     }
 
-    /// Gives RocksDB the frozen buffer.
+    /// Gives RocksDB what is frozen.
     fn drain(&self) -> Result<(), Error> {
         let _draining = self.draining.lock();
-        let Some(frozen) = self.buffers.load().frozen.clone() else { return Ok(()) };
-        let mut batch = WriteBatch::with_capacity_bytes(frozen.buffer.bytes());
+        let Some(frozen) = self.buffer.frozen() else { return Ok(()) };
+        let mut batch = WriteBatch::with_capacity_bytes(frozen.bytes());
         let families = Family::ALL.map(|family| self.family(family)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        frozen.buffer.sorted(|family, values| {
-            self.recent.put(family, values);
-            for (key, value) in values {
-                match value {
-                    Some(value) => batch.put_cf(families[family as usize], key, value),
-                    None => batch.delete_cf(families[family as usize], key),
-                }
-            }
+        frozen.sorted(|family, key, value| match value {
+            Some(value) => batch.put_cf(families[family as usize], key, value),
+            None => batch.delete_cf(families[family as usize], key),
         });
         batch.put_cf(self.family(Family::System)?, APPLIED_KEY, frozen.applied.encode());
         self.db.write_opt(batch, &self.write_options).map_err(self.failure())?;
         // If RocksDB wants writers to be slower, it has the next one wait for what this one wrote. That must not be a commit.
         self.check()?;
-        let _written = self.written.lock();
-        let active = self.buffers.load().active.clone();
-        self.buffers.store(Arc::new(Buffers { active, frozen: None }));
+        self.buffer.drained();
         Ok(())
     }
 
@@ -498,7 +495,7 @@ impl Engine {
         reverse: bool,
         f: EntryVisitor<'_>,
     ) -> Result<(), Error> {
-        let buffered = Merge::new(&self.buffers.load(), Range { family: Family::Meta, lower, upper, reverse });
+        let buffered = Merge::new(&self.buffer, Range { family: Family::Meta, lower, upper, reverse });
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut iter = self.db.raw_iterator_cf_opt(self.family(Family::Meta)?, options);
@@ -549,7 +546,7 @@ impl Engine {
 
     /// An estimate of the number of keys: those in the write buffer are taken for new ones, and those deleted in it for such as were there.
     pub fn estimated_keys(&self) -> Result<u64, Error> {
-        let (live, deleted) = self.buffers.load().counts(Family::Meta);
+        let (live, deleted) = self.buffer.counts(Family::Meta);
         let meta = self.family(Family::Meta)?;
         let count = self.db.property_int_value_cf(meta, properties::ESTIMATE_NUM_KEYS).map_err(self.failure())?;
         Ok((count.unwrap_or(0) + live).saturating_sub(deleted))

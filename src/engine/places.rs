@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::batch::Family;
-use super::buffer::{self, Value};
+use super::buffer::Value;
 use super::element::Space;
 use super::{ElementRange, Engine, Error};
 
@@ -103,15 +105,48 @@ impl Engine {
         Ok(next)
     }
 
+    /// The values of the elements at consecutive `places`, with keys as for [`Engine::places`], from the first (`left`) or from the last on: up to
+    /// one that is missing, or is in memory as it was written lately; or until they are `much`, bytes. Nobody may write them meanwhile.
+    pub fn flushed_places(
+        &self,
+        prefix: &[u8],
+        places: Range<u64>,
+        left: bool,
+        much: usize,
+    ) -> Result<Vec<Bytes>, Error> {
+        let at = |place: u64| [prefix, &place.to_be_bytes()].concat();
+        let nth = |n: u64| if left { places.start + n } else { places.end - 1 - n };
+        // Before RocksDB is looked into: what is not in memory now is there.
+        let flushed = {
+            let reading = self.buffer.reading();
+            let unknown = |n: &u64| reading.get(Family::Data, &at(nth(*n))).is_none();
+            (0..places.end - places.start).take_while(unknown).count() as u64
+        };
+        let (mut values, mut bytes) = (Vec::new(), 0);
+        if flushed == 0 {
+            return Ok(values);
+        }
+        let (lower, upper) = if left { (nth(0), nth(flushed)) } else { (nth(flushed - 1), places.end) };
+        let mut iter = self.element_iter(Space::Data, &at(lower), &at(upper), !left)?;
+        while bytes < much
+            && let Some((key, value)) = iter.item()
+            && key.strip_prefix(prefix) == Some(&nth(values.len() as u64).to_be_bytes())
+        {
+            values.push(Bytes::copy_from_slice(value));
+            bytes += value.len();
+            if left { iter.next() } else { iter.prev() }
+        }
+        iter.status().map_err(self.failure())?;
+        Ok(values)
+    }
+
     /// As [`Engine::places`], until nothing is known of one without RocksDB. Writes to the engine wait meanwhile.
     fn places_known(&self, prefix: &[u8], places: Range<u64>, found: &mut Found) -> u64 {
-        let (buffers, mut key) = (self.buffers.load(), prefix.to_vec());
-        let (buffers, recent) = (buffers.reading(), self.recent.reading(Family::Data));
+        let (reading, mut key) = (self.buffer.reading(), prefix.to_vec());
         for place in places.clone() {
             key.truncate(prefix.len());
             key.extend_from_slice(&place.to_be_bytes());
-            let hash = buffer::hash(&key);
-            match buffers.get(Family::Data, hash, &key).or_else(|| recent.get(hash, &key)) {
+            match reading.get(Family::Data, &key) {
                 // Shared are those that are long.
                 None | Some(Value::Shared(_)) => return place,
                 Some(value) => found.push(value.bytes()),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn applied(index: u64) -> Applied {
+pub(super) fn applied(index: u64) -> Applied {
     Applied { position: Position { index, ..Position::START }, time: index * 1000 }
 }
 

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use rocksdb::{DBAccess, DBRawIteratorWithThreadMode};
 
 use super::super::batch::Family;
-use super::{Buffer, Buffers, Value};
+use super::{Buffer, Generation, Value};
 
-/// Records that are first taken from a buffer.
+/// Records that are first taken from a generation.
 const FIRST_STEP: usize = 64;
 /// Each step takes so many times as many as the one before, up to the largest.
 const GROWTH: usize = 4;
@@ -29,10 +29,11 @@ pub struct Range<'r> {
 /// Called once nothing that is written from now on can be seen.
 type Fixed<'f> = &'f mut dyn FnMut();
 
-/// What stands in a range, from one buffer. It is copied in steps, so that neither a reader of a few keys copies many nor writers
-/// wait for long. Only the buffer's keys that are not written meanwhile read as they were at the beginning.
+/// What stands in a range, from one generation. It is copied in steps, so that neither a reader of a few keys copies many nor writers
+/// wait for long. Only keys that are not written meanwhile read as they were at the beginning.
 struct Source<'r> {
-    buffer: Arc<Buffer>,
+    buffer: &'r Buffer,
+    generation: Arc<Generation>,
     range: Range<'r>,
     /// Keys and inline values of the last step.
     bytes: Vec<u8>,
@@ -85,7 +86,7 @@ impl Source<'_> {
         }
         let (items, bytes) = (&mut self.items, &mut self.bytes);
         let had = items.len();
-        self.buffer.range(family, (lower, upper), reverse, &mut |key, value| {
+        self.buffer.range(&self.generation, family, ((lower, upper), reverse), &mut |key, value| {
             let mut hold = |what: &[u8]| {
                 let start = bytes.len();
                 bytes.extend_from_slice(what);
@@ -121,7 +122,7 @@ impl Source<'_> {
     }
 }
 
-/// The keys of a range that are in buffers.
+/// The keys of a range that RocksDB may lack.
 pub struct Merge<'r> {
     /// Those that hide others first.
     sources: Vec<Source<'r>>,
@@ -130,17 +131,17 @@ pub struct Merge<'r> {
 
 impl<'r> Merge<'r> {
     /// To be made before the iterator over RocksDB that goes with it.
-    pub fn new(buffers: &Buffers, range: Range<'r>) -> Merge<'r> {
-        let known = buffers.iter().filter(|buffer| !buffer.is_empty(range.family));
-        let source = |buffer: &Arc<Buffer>| Source {
-            buffer: buffer.clone(),
+    pub fn new(buffer: &'r Buffer, range: Range<'r>) -> Merge<'r> {
+        let source = |generation| Source {
+            buffer,
+            generation,
             range,
             bytes: Vec::new(),
             items: Vec::new(),
             next: 0,
             step: Some(FIRST_STEP),
         };
-        Merge { sources: known.map(source).collect(), reverse: range.reverse }
+        Merge { sources: buffer.generations(range.family).map(source).collect(), reverse: range.reverse }
     }
 
     fn order(&self, a: &[u8], b: &[u8]) -> Ordering {

@@ -1,53 +1,80 @@
-//! The write buffer of an engine: what was written since RocksDB was last given everything. Hot path.
+//! The write buffer of an engine: what was written since RocksDB was last given everything, and what it was given last. Hot path.
 //!
 //! RocksDB's own memtables are sorted at every insertion, which was nearly half of what a write cost. Here writes go into hash tables
-//! ([`table`]), and RocksDB is given a whole buffer at once, sorted, when the slot is flushed.
+//! ([`table`]), and RocksDB is given all that has come since the last time at once, sorted, when the slot is flushed.
+//!
+//! A flush *freezes* what has come, gives it to RocksDB (it *drains*), and keeps it: a flush does not end the interest in what was written. A counter
+//! is incremented again, a field is set again, what was stored is fetched; finding it here costs a small part of what RocksDB takes.
+//! What was written first goes first, over all engines ([`Budget`]).
 //!
 //! Invariants:
 //!
-//! 1. **RocksDB contains the log up to one record.** It is given whole buffers, each as one batch with the position that the buffer ends
-//!    at. Whenever RocksDB flushes or closes by itself, what is on disk is the state after exactly one record.
-//! 2. **What is in a buffer hides what RocksDB holds, and the active buffer hides the frozen one.** A key's newest value is in the first
-//!    of the three that knows the key. A frozen buffer is let go of only after RocksDB has all of it.
-//! 3. Readers take the pair of buffers first and look into RocksDB after that: whatever has left the buffers by then is in RocksDB. Who took
-//!    the pair before a buffer was frozen finds in it what was there when it was frozen, for as long as it likes. So a key that
-//!    nobody writes meanwhile (its stripe is held) reads the same however buffers move.
-//! 4. What has left the buffers last stays in [`recent`], for reads of single keys: they look there after the buffers and before RocksDB.
-//!    It has a whole buffer before that is let go of, so it never knows an older value than RocksDB does.
+//! 1. **RocksDB contains the log up to one record.** It is given whole generations (what was written between two freezes), each as one batch with the
+//!    position that it ends at. Whenever RocksDB flushes or closes by itself, what is on disk is the state after exactly one record.
+//! 2. **A key that is known here reads here as it was last written**: the index leads to its newest record and to no other. A key is forgotten with
+//!    that record, and only when RocksDB has it: so what is not known here is in RocksDB, and nothing older comes to light.
+//! 3. **A generation stays whole for who reads ranges of it**: its keys, each with its last value of the generation, however records move and go meanwhile.
+//!    Such a reader takes the generations that RocksDB lacks first and looks into RocksDB after that: whatever RocksDB is given later it finds
+//!    in the generation it holds. So a key that nobody writes meanwhile (its stripe is held) reads the same.
+//! 4. What is frozen is never written again, and is read without a lock.
 
+mod budget;
 mod merge;
-mod recent;
+mod order;
+mod records;
 mod table;
 
-use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
-use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::Applied;
 use super::batch::{Batch, Family};
+pub(super) use budget::Budget;
 pub(super) use merge::{Merge, Range};
-pub(super) use recent::{Budget, Recent};
+use order::Bounds;
+use records::Lane;
+pub(super) use records::Value;
 use table::Table;
-pub(super) use table::{Value, hash};
+pub(super) use table::hash;
 
 /// Keys that are put at a time. Most of what that takes is waiting for memory, and the processor waits for that of many keys at once
 /// ([`Table::fetch`]); they must not be so many that the first is out of its caches before it is put.
 const RUN: usize = 32;
 
-/// What was written between two moments.
-#[derive(Default)]
+/// See the module.
 pub(super) struct Buffer {
     tables: RwLock<Tables>,
+    budget: Arc<Budget>,
+    own: Weak<Buffer>,
 }
 
-type Tables = [Table; Family::ALL.len()];
+#[derive(Default)]
+struct Tables {
+    families: [Table; Family::ALL.len()],
+    /// What comes now belongs to this one.
+    active: Arc<Generation>,
+    /// What RocksDB is yet to be given.
+    frozen: Option<Arc<Generation>>,
+}
+
+/// What is written between two freezes: while it is the active one, it stands in the tables.
+#[derive(Default)]
+pub(super) struct Generation {
+    frozen: OnceLock<Arc<Frozen>>,
+}
+
+/// A generation that is written no more.
+pub(super) struct Frozen {
+    /// Up to where RocksDB contains the log when it has this.
+    pub applied: Applied,
+    families: [table::Frozen; Family::ALL.len()],
+}
 
 impl Buffer {
-    /// An empty one that takes this one's place.
-    pub fn successor(&self) -> Buffer {
-        Buffer { tables: RwLock::new(self.tables.read().each_ref().map(Table::successor)) }
+    /// An empty one.
+    pub fn new(budget: &Arc<Budget>) -> Arc<Buffer> {
+        Arc::new_cyclic(|own| Buffer { tables: RwLock::default(), budget: budget.clone(), own: own.clone() })
     }
 
     /// Makes the changes of a batch: readers see all of them or none.
@@ -60,125 +87,158 @@ impl Buffer {
             found = 0;
             for (place, (family, key, _)) in hashes.iter_mut().zip(changes.clone()) {
                 *place = hash(key);
-                tables[family as usize].fetch(*place);
+                tables.families[family as usize].fetch(*place);
                 found += 1;
             }
             for (hash, (family, key, value)) in hashes[..found].iter().zip(changes.by_ref()) {
-                tables[family as usize].put(*hash, key, value);
+                tables.families[family as usize].put(*hash, key, value);
             }
         }
     }
 
-    /// What `f` makes of a key's value; `None` when nothing is known of the key, of which this is the [`hash`].
-    pub fn get<T>(&self, family: Family, hash: u32, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
-        self.tables.read()[family as usize].get(hash, key).map(f)
-    }
-
-    /// [`Table::range`].
-    fn range(
-        &self,
-        family: Family,
-        bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        reverse: bool,
-        f: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
-    ) {
-        self.tables.read()[family as usize].range(bounds, reverse, f);
-    }
-
-    /// Calls `f` with everything, in the order of families and keys, a run of keys of one family at a time. For a buffer that nobody writes any more.
-    pub fn sorted(&self, mut f: impl FnMut(Family, &[(&[u8], Option<&[u8]>)])) {
-        let tables = self.tables.read();
-        let mut run = Vec::with_capacity(RUN);
-        for (family, table) in Family::ALL.into_iter().zip(&*tables) {
-            let mut sorted = table.sorted().map(|(key, value)| (key, value.bytes()));
-            loop {
-                run.clear();
-                run.extend(sorted.by_ref().take(RUN));
-                if run.is_empty() {
-                    break;
-                }
-                f(family, &run);
-            }
-        }
-    }
-
-    fn is_empty(&self, family: Family) -> bool {
-        self.tables.read()[family as usize].is_empty()
-    }
-
-    /// Memory it takes, about.
-    pub fn bytes(&self) -> usize {
-        self.tables.read().iter().map(Table::bytes).sum()
-    }
-}
-
-/// A buffer that is written no more, on its way into RocksDB.
-pub(super) struct Frozen {
-    pub buffer: Arc<Buffer>,
-    /// Up to where RocksDB contains the log when it has the buffer.
-    pub applied: Applied,
-}
-
-/// The buffers at one moment.
-#[derive(Default)]
-pub(super) struct Buffers {
-    pub active: Arc<Buffer>,
-    pub frozen: Option<Arc<Frozen>>,
-}
-
-impl Buffers {
-    /// From the one that hides the others.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Buffer>> {
-        std::iter::once(&self.active).chain(self.frozen.as_ref().map(|frozen| &frozen.buffer))
-    }
-
-    /// What `f` makes of a key's value; `None` when no buffer knows of the key.
-    pub fn get<T>(&self, family: Family, hash: u32, key: &[u8], f: impl Fn(Value<'_>) -> T) -> Option<T> {
-        self.iter().find_map(|buffer| buffer.get(family, hash, key, &f))
+    /// What `f` makes of a key's value; `None` when nothing is known of the key.
+    pub fn get<T>(&self, family: Family, key: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+        let hash = hash(key);
+        self.tables.read().families[family as usize].get(hash, key).map(f)
     }
 
     /// For reading several keys. Writes wait meanwhile.
     pub fn reading(&self) -> Reading<'_> {
-        Reading {
-            active: self.active.tables.read(),
-            frozen: self.frozen.as_ref().map(|frozen| frozen.buffer.tables.read()),
+        Reading(self.tables.read())
+    }
+
+    /// Begins a new generation. `applied` is what RocksDB contains when it is given the one that ends. False: the one before that
+    /// is yet to be drained.
+    pub fn freeze(&self, applied: Applied) -> bool {
+        let mut tables = self.tables.write();
+        if tables.frozen.is_some() {
+            return false;
+        }
+        let families = tables.families.each_mut().map(Table::freeze);
+        let generation = std::mem::take(&mut tables.active);
+        generation.frozen.get_or_init(|| Arc::new(Frozen { applied, families }));
+        tables.frozen = Some(generation);
+        true
+    }
+
+    /// What RocksDB is to be given next, if a generation is frozen.
+    pub fn frozen(&self) -> Option<Arc<Frozen>> {
+        self.tables.read().frozen()
+    }
+
+    /// RocksDB has the frozen generation. Not twice at the same time.
+    pub fn drained(&self) {
+        let Some(frozen) = self.frozen() else { return };
+        let mut kept = Vec::new();
+        for (family, table) in Family::ALL.into_iter().zip(&frozen.families) {
+            for lane in Lane::ALL {
+                if matches!(family, Family::Meta | Family::Data) && lane == Lane::Short {
+                    kept.extend(table.piece_bytes(lane).map(|bytes| (family, bytes)));
+                    continue;
+                }
+                // These are not read key by key, or take the place of many.
+                for _ in table.piece_bytes(lane) {
+                    // One at a time: writers need not wait for all.
+                    self.tables.write().families[family as usize].forget_oldest(lane);
+                }
+            }
+        }
+        {
+            let mut tables = self.tables.write();
+            tables.families.iter_mut().for_each(Table::forget_shared);
+            // From here on another one may be frozen.
+            tables.frozen = None;
+        }
+        self.budget.keep(&self.own, kept);
+    }
+
+    /// Forgets what RocksDB has.
+    pub fn forget_drained(&self) {
+        self.budget.forget(&self.own);
+    }
+
+    /// Memory of what RocksDB lacks, about.
+    pub fn bytes(&self) -> usize {
+        let tables = self.tables.read();
+        let frozen = tables.frozen().map_or(0, |frozen| frozen.bytes());
+        frozen + tables.families.iter().map(Table::bytes).sum::<usize>()
+    }
+
+    /// Keys of a family that exist and that are deleted, of what RocksDB lacks, once for each generation that knows them.
+    pub fn counts(&self, family: Family) -> (u64, u64) {
+        let tables = self.tables.read();
+        let active = &tables.families[family as usize];
+        let (mut len, mut deleted) = (active.len(), active.deleted());
+        if let Some(frozen) = tables.frozen() {
+            len += frozen.families[family as usize].len;
+            deleted += frozen.families[family as usize].deleted;
+        }
+        ((len - deleted) as u64, deleted as u64)
+    }
+
+    /// The generations that RocksDB lacks and that have keys of a family, the newest first.
+    fn generations(&self, family: Family) -> impl Iterator<Item = Arc<Generation>> {
+        let tables = self.tables.read();
+        let active = (tables.families[family as usize].len() > 0).then(|| tables.active.clone());
+        let frozen = tables.frozen.as_ref();
+        let known =
+            |frozen: &&Arc<Generation>| frozen.frozen.get().is_some_and(|f| f.families[family as usize].len > 0);
+        active.into_iter().chain(frozen.filter(known).cloned())
+    }
+
+    /// Calls `f` with the keys of a generation that are in a range, as [`Table::range`].
+    fn range(
+        &self,
+        generation: &Generation,
+        family: Family,
+        (bounds, reverse): (Bounds<'_>, bool),
+        f: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) {
+        let tables = self.tables.read();
+        match generation.frozen.get() {
+            // It is the active one, and stays it while the tables are locked.
+            None => tables.families[family as usize].range(bounds, reverse, f),
+            Some(frozen) => {
+                drop(tables);
+                frozen.families[family as usize].range(bounds, reverse, f);
+            }
+        }
+    }
+}
+
+impl Tables {
+    /// [`Buffer::frozen`].
+    fn frozen(&self) -> Option<Arc<Frozen>> {
+        self.frozen.as_ref()?.frozen.get().cloned()
+    }
+}
+
+impl Frozen {
+    /// Calls `f` with everything, in the order of families and keys.
+    pub fn sorted(&self, mut f: impl FnMut(Family, &[u8], Option<&[u8]>)) {
+        for (family, table) in Family::ALL.into_iter().zip(&self.families) {
+            table.sorted(|key, value| f(family, key, value.bytes()));
         }
     }
 
+    /// Memory it takes, about.
     pub fn bytes(&self) -> usize {
-        self.iter().map(|buffer| buffer.bytes()).sum()
-    }
-
-    /// Keys of a family that exist and that are deleted, once for each buffer that knows them.
-    pub fn counts(&self, family: Family) -> (u64, u64) {
-        self.iter().fold((0, 0), |(live, deleted), buffer| {
-            let table = &buffer.tables.read()[family as usize];
-            (live + (table.len() - table.deleted()) as u64, deleted + table.deleted() as u64)
-        })
+        self.families.iter().map(table::Frozen::bytes).sum()
     }
 }
 
-/// [`Buffers::reading`].
-pub(super) struct Reading<'b> {
-    active: RwLockReadGuard<'b, Tables>,
-    frozen: Option<RwLockReadGuard<'b, Tables>>,
-}
+/// [`Buffer::reading`].
+pub(super) struct Reading<'b>(RwLockReadGuard<'b, Tables>);
 
 impl Reading<'_> {
-    /// [`Buffers::get`].
-    pub fn get(&self, family: Family, hash: u32, key: &[u8]) -> Option<Value<'_>> {
-        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen[family as usize].get(hash, key));
-        self.active[family as usize].get(hash, key).or_else(frozen)
+    /// [`Buffer::get`].
+    pub fn get(&self, family: Family, key: &[u8]) -> Option<Value<'_>> {
+        self.0.families[family as usize].get(hash(key), key)
     }
 }
 
-impl Value<'_> {
-    /// A copy of its own, unless it is shared already; `None` when the key is deleted.
-    pub fn to_bytes(self) -> Option<Bytes> {
-        match self {
-            Value::Deleted => None,
-            Value::Inline(bytes) => Some(Bytes::copy_from_slice(bytes)),
-            Value::Shared(bytes) => Some(bytes.clone()),
-        }
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.budget.drop_dead();
     }
 }
