@@ -18,13 +18,13 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::engine::Entry;
-pub(super) use runs::end_of_run;
 use runs::run_of;
+pub(super) use runs::{end_of_run, start_of_run};
 
 /// Larger values are left to the engine's block cache, bytes.
 const MAX_VALUE: usize = 4 << 10;
 /// As [`MAX_VALUE`], for the elements of a run together.
-const MAX_RUN: usize = 16 << 10;
+pub(super) const MAX_RUN: usize = 16 << 10;
 /// What an entry costs beside its [`Cached`] bytes.
 const OVERHEAD: u64 = 80;
 /// Room that is reserved for the index at first, in entries: one for so many bytes of cache.
@@ -191,10 +191,12 @@ impl EntryCache {
         self.keep(id, What::Element, key, value.map_or(0, Bytes::len), encode);
     }
 
-    /// As [`EntryCache::forget`].
-    pub fn forget_element(&self, id: &CacheId, key: &[u8]) {
+    /// As [`EntryCache::forget`]. Of a list that loses an element (`removed`) the run stays: nobody asks for places that are not the list's, and
+    /// before one is its again it is changed.
+    pub fn forget_element(&self, id: &CacheId, key: &[u8], removed: bool) {
         self.remove(id, What::Element, key);
-        if self.kept[What::Run as usize].load(Ordering::Relaxed)
+        if !removed
+            && self.kept[What::Run as usize].load(Ordering::Relaxed)
             && let Some(run) = run_of(key)
         {
             self.remove(id, What::Run, &run);
@@ -247,7 +249,7 @@ mod tests {
         cache.fill(&id, b"k", None);
         cache.fill_element(&id, b"k", Some(&value));
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (Some(Some(value)), Some(None)));
-        cache.forget_element(&id, b"k");
+        cache.forget_element(&id, b"k", false);
         assert_eq!((cache.element(&id, b"k"), cache.get(&id, b"k")), (None, Some(None)));
     }
 
@@ -283,9 +285,11 @@ mod tests {
         assert_eq!((found(&cache, &id, 64..90), found(&cache, &id, 100..128)), (None, all(100..128)));
         // A change takes out the run it is in, and no other.
         fill(128..130);
-        cache.forget_element(&id, &at(127));
+        cache.forget_element(&id, &at(127), true);
+        assert_eq!(found(&cache, &id, 100..127), all(100..127), "one less");
+        cache.forget_element(&id, &at(127), false);
         assert_eq!((found(&cache, &id, 100..101), found(&cache, &id, 128..130)), (None, all(128..130)));
-        cache.forget_element(&id, &at(130));
+        cache.forget_element(&id, &at(130), false);
         assert_eq!(found(&cache, &id, 128..130), None);
         // An element is no run, though its key is the same.
         cache.fill_element(&id, &at(64), Some(&Bytes::from_static(b"0 1")));
@@ -297,6 +301,7 @@ mod tests {
         cache.fill_run(&id, &at(65), &(65..66), &[Some(&long)]);
         assert_eq!((found(&cache, &id, 65..66), found(&cache, &id, 64..65)), (None, all(64..65)));
         // The last places there are.
+        assert_eq!((start_of_run(0), start_of_run(63), start_of_run(64)), (0, 0, 64));
         assert_eq!((end_of_run(0), end_of_run(63), end_of_run(64), end_of_run(u64::MAX)), (64, 64, 128, u64::MAX));
     }
 

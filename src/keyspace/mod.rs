@@ -19,6 +19,7 @@ pub mod inspect;
 mod locks;
 mod observer;
 mod overlay;
+mod places;
 mod purge;
 mod recovery;
 mod replay;

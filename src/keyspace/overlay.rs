@@ -127,7 +127,7 @@ impl<'s> Overlay<'s> {
             if let Some(libraries) = &overlay.libraries {
                 overlay.slot.libraries_changed(libraries);
             }
-            overlay.data.keys().for_each(|key| overlay.slot.element_changed(key));
+            overlay.data.iter().for_each(|(key, value)| overlay.slot.element_changed(key, value.is_none()));
             changes.extend(overlay.entries.iter().map(|(key, changed)| (overlay.slot, key, changed)));
         }
         changes.sort_unstable_by_key(|(_, _, changed)| changed.order);
@@ -136,7 +136,7 @@ impl<'s> Overlay<'s> {
 
     /// Whether the engine has made the changes is not known.
     pub fn uncertain(&self) {
-        self.data.keys().for_each(|key| self.slot.element_changed(key));
+        self.data.keys().for_each(|key| self.slot.element_changed(key, false));
         self.entries.keys().for_each(|key| self.slot.uncertain(key));
     }
 
@@ -173,6 +173,16 @@ impl Read for Overlay<'_> {
             return Ok(());
         }
         self.slot.places(prefix, places, self.keeps, found)
+    }
+
+    fn end(&mut self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
+        let place = if left { places.start } else { places.end.wrapping_sub(1) };
+        let key = [prefix, &place.to_be_bytes()].concat();
+        match self.data.get(&key) {
+            Some(value) => Ok(value.clone()),
+            None if self.locked => self.slot.end(prefix, places, left),
+            None => self.slot.element_from_engine(Space::Data, &key),
+        }
     }
 
     fn elements(

@@ -1,7 +1,6 @@
 //! A slot: what it holds, what it shares with the others, and what may be seen of it. How it is written: [`super::commit`]; how its
 //! engine is made durable: [`super::flush`]; how its data are replaced as a whole: [`super::generations`].
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -13,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::Error;
-use super::cache::{CacheId, EntryCache, end_of_run};
+use super::cache::{CacheId, EntryCache};
 use super::commit::Waiting;
 use super::databases::DatabaseMap;
 use super::expire::{ExpiryQueue, Unqueued};
@@ -24,7 +23,7 @@ use super::observer::KeyObserver;
 use super::store::{Current, Layout};
 use crate::binlog::{Position, SyncHandle, Writer};
 use crate::engine::element::VERSION_COUNTER_BITS;
-use crate::engine::{self, ElementRange, Engine, Entry, Found, Space};
+use crate::engine::{self, ElementRange, Engine, Entry, Space};
 
 /// As the one who made a change: no client in particular.
 pub(super) const NOBODY: u64 = 0;
@@ -350,45 +349,6 @@ impl Slot {
         Ok(value)
     }
 
-    /// [`Read::places`](super::effect::Read::places). The stripe of the list's key must be held.
-    pub(super) fn places(&self, prefix: &[u8], places: Range<u64>, keep: bool, found: &mut Found) -> Result<(), Error> {
-        let store = self.store.load();
-        let Some(store) = &*store else { return self.check_never_written() };
-        let (cache, id) = (&self.env.cache, &self.cache_id);
-        let at = |place: u64| [prefix, &place.to_be_bytes()].concat();
-        let run = |from: u64| from..end_of_run(from).min(places.end);
-        let mut next = places.start;
-        while next < places.end && !found.is_much() {
-            let known = run(next);
-            if cache.run(id, &at(next), &known, found) {
-                next = known.end;
-                continue;
-            }
-            // All that is not known up to the next run that is: to seek costs as much as to read many.
-            let mut end = known.end;
-            while end < places.end && !cache.knows_run(id, &at(end), &run(end)) {
-                end = run(end).end;
-            }
-            let had = found.len();
-            let read = store.engine.places(prefix, next..end, found)?;
-            if keep {
-                let values: Vec<_> = found.iter().skip(had).collect();
-                let mut from = next;
-                while from < read {
-                    let kept = from..run(from).end.min(read);
-                    let values = &values[(kept.start - next) as usize..(kept.end - next) as usize];
-                    cache.fill_run(id, &at(from), &kept, values);
-                    from = kept.end;
-                }
-            }
-            next = read;
-            if read < end {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// [`Slot::element`] past the cache: for recovery, which holds no stripes.
     pub(super) fn element_from_engine(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match &*self.store.load() {
@@ -422,9 +382,10 @@ impl Slot {
         }
     }
 
-    /// The engine holds a new value of an element of [`Space::Data`], or may: nobody knows. The stripe of its key is held exclusively.
-    pub(super) fn element_changed(&self, key: &[u8]) {
-        self.env.cache.forget_element(&self.cache_id, key);
+    /// The engine holds a new value of an element of [`Space::Data`], or may: nobody knows. `removed`: it certainly holds none. The stripe of its
+    /// key is held exclusively.
+    pub(super) fn element_changed(&self, key: &[u8], removed: bool) {
+        self.env.cache.forget_element(&self.cache_id, key, removed);
     }
 
     /// The engine holds new libraries of functions; [`LIBRARIES_KEY`](super::effect::LIBRARIES_KEY) is held exclusively.

@@ -220,6 +220,13 @@ impl Read for Reader<'_, '_> {
         }
     }
 
+    fn end(&mut self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
+        match self {
+            Reader::Changed(overlay) => overlay.end(prefix, places, left),
+            Reader::Committed(slot, _) => slot.end(prefix, places, left),
+        }
+    }
+
     fn elements(
         &mut self,
         space: Space,

@@ -11,6 +11,11 @@ use crate::engine::element::{owner, prefix_len};
 const RUN: u64 = 64;
 const _: () = assert!(MAX_RUN < KnownRun::MISSING as usize, "lengths are u16");
 
+/// The first place of the run that a place is in.
+pub fn start_of_run(place: u64) -> u64 {
+    place & !(RUN - 1)
+}
+
 /// The end of the run that a place is in.
 pub fn end_of_run(place: u64) -> u64 {
     (place | (RUN - 1)).saturating_add(1)

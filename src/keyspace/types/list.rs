@@ -231,6 +231,12 @@ pub fn get(state: &mut dyn Read, list: &Handle, index: u64) -> Result<Option<Byt
     if index >= list.len() { Ok(None) } else { state.element(Space::Data, &at(list, head(list) + index)) }
 }
 
+/// The element at the left or the right end, which is about to be taken out: the list's key must be held exclusively.
+pub fn end(state: &mut dyn Read, list: &Handle, left: bool) -> Result<Option<Bytes>, Error> {
+    let head = head(list);
+    state.end(&list.element_key(&[]), head..head.saturating_add(list.len()), left)
+}
+
 /// Calls `f` with index and element of those from `first` on and before `end`, or from the last of them to the first, until it returns false.
 pub fn each(
     state: &mut dyn Read,
