@@ -492,6 +492,99 @@ fn a_list_is_whole_wherever_its_parts_are() {
     }
 }
 
+/// Elements that are taken from the ends of a list one by one are read from files many at a time. Whatever is put there meanwhile, and whoever
+/// looks, nobody finds what has left.
+#[test]
+fn who_takes_from_the_ends_of_a_list_gets_what_stands_there() {
+    let (node, mut rng) = (Node::start(), rng());
+    let mut conn = node.conn();
+    let mut model: VecDeque<String> = VecDeque::new();
+    let mut made = 0;
+    let mut element = |rng: &mut StdRng| {
+        made += 1;
+        // Some fill a run by themselves, or are too long for one.
+        let long = [0, 0, 0, 0, 0, 0, 0, 0, 0, 200, 1500, 9000, 20_000][rng.random_range(0..13)];
+        format!("{made}:{}", "x".repeat(long))
+    };
+    for round in 0..12 {
+        for _ in 0..rng.random_range(150..400) {
+            let (left, new) = (rng.random(), element(&mut rng));
+            conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
+            if left { model.push_front(new) } else { model.push_back(new) }
+        }
+        // Out of memory, into files.
+        conn.run(if round % 4 == 3 { "SAVE" } else { "DEBUG RELOAD" }).expect_ok();
+        while model.len() > 5 {
+            // Mostly from one end, so that runs are used up.
+            let left = rng.random_range(0..10) < round;
+            let (pop, push) = if left { ("LPOP", "LPUSH") } else { ("RPOP", "RPUSH") };
+            let take = |model: &mut VecDeque<String>| if left { model.pop_front() } else { model.pop_back() };
+            let give =
+                |model: &mut VecDeque<String>, new| if left { model.push_front(new) } else { model.push_back(new) };
+            match rng.random_range(0..100) {
+                0..70 => assert_eq!(conn.run(&format!("{pop} l")).text(), take(&mut model).expect("an element")),
+                70..78 => {
+                    let new = element(&mut rng);
+                    conn.call(&[push, "l", &new]).int();
+                    give(&mut model, new);
+                }
+                78..82 => {
+                    // Taken and given in one transaction, and taken again after it.
+                    let new = element(&mut rng);
+                    conn.run("MULTI").expect_ok();
+                    for command in [&[pop, "l"][..], &[pop, "l"], &[push, "l", &new], &[pop, "l"], &[push, "l", &new]] {
+                        conn.call(command);
+                    }
+                    let reply = conn.run("EXEC");
+                    let taken = [take(&mut model), take(&mut model)].map(|taken| taken.expect("an element"));
+                    assert_eq!([reply.items()[0].text(), reply.items()[1].text()], taken);
+                    assert_eq!(reply.items()[3].text(), new);
+                    give(&mut model, new);
+                }
+                82..85 => {
+                    let (from, to) = if left { ("LEFT", "RIGHT") } else { ("RIGHT", "LEFT") };
+                    let moved = take(&mut model).expect("an element");
+                    assert_eq!(conn.run(&format!("LMOVE l l {from} {to}")).text(), moved);
+                    if left { model.push_back(moved) } else { model.push_front(moved) }
+                }
+                85..88 => {
+                    let (at, new) = (rng.random_range(0..model.len()), element(&mut rng));
+                    conn.call(&["LSET", "l", &at.to_string(), &new]).expect_ok();
+                    model[at] = new;
+                }
+                88..90 => {
+                    let at = if left { 0 } else { model.len() - 1 };
+                    conn.call(&["LREM", "l", if left { "1" } else { "-1" }, &model[at]]).int();
+                    take(&mut model);
+                }
+                90..92 => {
+                    let new = element(&mut rng);
+                    let at = rng.random_range(0..model.len());
+                    conn.call(&["LINSERT", "l", "BEFORE", &model[at], &new]).int();
+                    model.insert(at, new);
+                }
+                92..96 => {
+                    let count = rng.random_range(1..5).min(model.len());
+                    let taken: Vec<_> = (0..count).filter_map(|_| take(&mut model)).collect();
+                    assert_eq!(conn.run(&format!("{pop} l {count}")).texts(), taken);
+                }
+                96 => conn.run("DEBUG RELOAD").expect_ok(),
+                _ => {
+                    let at = if left { 0 } else { model.len().saturating_sub(70) };
+                    let found = conn.run(&format!("LRANGE l {at} {}", at + 69)).texts();
+                    assert_eq!(found, model.iter().skip(at).take(70).cloned().collect::<Vec<_>>());
+                }
+            }
+        }
+        assert_eq!(conn.run("LRANGE l 0 -1").texts(), Vec::from(model.clone()));
+        if round % 3 == 0 {
+            // A new list of that name has nothing of the old one.
+            conn.run("DEL l").int();
+            model.clear();
+        }
+    }
+}
+
 /// A window over the numbers moves through a list, which others read in parts.
 #[test]
 fn who_reads_parts_of_a_list_that_moves_sees_it_as_it_was_at_one_moment() {
