@@ -357,24 +357,25 @@ impl Writing {
         let mut partial = PartialFile::open(&path, file, &|| transfer.is_stopped()).map_err(local)?;
         transfer.progress.kept(partial.len);
         let _ = opened.send(partial.len);
+        let mut why = None;
         while let Some(part) = parts.blocking_recv() {
             if transfer.is_stopped() {
                 break;
             }
             if Checksum::of(&part.data).to_string() != part.checksum {
-                let name = &file.name;
-                return Err(Failure::Broken(format!(
-                    "{name}: bytes from {} on came with a wrong checksum",
-                    part.offset
-                )));
+                why = Some(format!("bytes from {} on came with a wrong checksum", part.offset));
+                break;
             }
-            disk::write_all(Point::ReceiveWrite, &mut partial.file, &part.data).map_err(local)?;
+            partial.end.append(&part.data).map_err(local)?;
             partial.hasher.update(&part.data);
             partial.len += part.data.len() as u64;
             transfer.progress.fetched(part.data.len() as u64);
         }
         if partial.len != file.size {
-            return Err(Failure::Broken(format!("{}: ended at byte {}", file.name, partial.len)));
+            // The next try goes on from there.
+            partial.end.write().map_err(local)?;
+            let why = why.unwrap_or_else(|| format!("ended at byte {}", partial.len));
+            return Err(Failure::Broken(format!("{}: {why}", file.name)));
         }
         if Checksum::of_hasher(&partial.hasher) != file.checksum {
             disk::remove_file(Point::ReceiveRemoveWrong, &path).map_err(local)?;
@@ -382,7 +383,7 @@ impl Writing {
             tracing::warn!(slot = transfer.slot, "{} is whole, but has a wrong checksum: removed", path.display());
             return Ok(false);
         }
-        disk::sync_all(Point::ReceiveSync, &partial.file).map_err(local)?;
+        partial.end.finish().map_err(local)?;
         transfer.verified.lock().insert(file.name.clone(), file.clone());
         transfer.progress.file_done();
         Ok(true)

@@ -9,7 +9,7 @@
 //! A file here is a prefix of the file of that name, size and checksum in LISTING, or damaged; which of the two is
 //! found out when it is whole. All functions block.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::append::Appender;
 use super::listing::hash_into;
 use super::{DATA, FileEntry, INFO, Listing};
 use crate::disk::{self, Point, Replace};
@@ -156,7 +157,7 @@ fn remove_others(dir: &Path, keep: impl Fn(&str, &fs::Metadata) -> bool) -> Resu
 
 /// A file that is being received: written at its end, with the hash of all that is in it.
 pub(super) struct PartialFile {
-    pub file: File,
+    pub end: Appender,
     pub hasher: Xxh3,
     pub len: u64,
 }
@@ -174,8 +175,8 @@ impl PartialFile {
         }
         let mut hasher = Xxh3::new();
         let len = if found > 0 { hash_into(&mut hasher, &mut file, entry.size, stop)? } else { 0 };
-        // Reading has left the file's cursor at its end, where the next bytes go.
-        Ok(PartialFile { file, hasher, len })
+        let end = Appender::new(file, path, len, entry.size);
+        Ok(PartialFile { end, hasher, len })
     }
 }
 

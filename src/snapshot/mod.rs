@@ -5,6 +5,7 @@
 //! The replica side ([`Receiver`]) fetches the files of one snapshot into a receive folder, resumes what an earlier try left
 //! there, and hands out nothing that was not received whole and verified. Formats and rules: docs/snapshots.md.
 
+mod append;
 mod bgsave;
 mod checkpoint;
 mod client;
