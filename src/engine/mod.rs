@@ -140,7 +140,7 @@ pub struct Engine {
     buffer: Arc<Buffer>,
     /// Locked by whoever writes.
     written: Mutex<Written>,
-    /// Held while a buffer goes into RocksDB.
+    /// Held while a generation goes into RocksDB.
     draining: Mutex<()>,
     write_options: WriteOptions,
     /// Time of the last record that is flushed, ms. What expired well before it is dropped by compaction.
@@ -150,12 +150,12 @@ pub struct Engine {
     _shared: Arc<Shared>,
 }
 
-/// What RocksDB and the buffers contain together.
+/// What RocksDB and the buffer contain together.
 #[derive(Default)]
 struct Written {
     /// `None` until it is known.
     applied: Option<Applied>,
-    /// Whether the active buffer holds a part of it.
+    /// Whether the buffer's active generation holds a part of it.
     since_freeze: bool,
 }
 
@@ -369,7 +369,7 @@ impl Engine {
 
     /// Forgets what was flushed last, so that it is read from RocksDB.
     pub fn forget_recent(&self) {
-        self.buffer.forget_drained();
+        self.buffer.forget_recent();
     }
 
     /// Bytes of memory that hold what RocksDB has yet to be given.
@@ -383,7 +383,7 @@ impl Engine {
         self.db.write_opt(WriteBatch::default(), &self.write_options).map_err(self.failure())
     }
 
-    /// Begins to flush what has been written so far, and returns what that is; later writes go to a new buffer.
+    /// Begins to flush what has been written so far, and returns what that is; later writes are of a new generation.
     /// [`Engine::finish_flush`] does the rest.
     pub fn begin_flush(&self) -> Result<Flush, Error> {
         // One that has stopped would only gather more.
@@ -404,7 +404,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins a new buffer. Returns what RocksDB contains when it is given the present one.
+    /// Begins a new generation. Returns what RocksDB contains when it is given the present one.
     fn freeze(&self) -> Result<Applied, Error> {
         // One that an earlier flush could not give it.
         self.drain()?;

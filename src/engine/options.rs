@@ -106,7 +106,7 @@ impl Shared {
         // A folder of an earlier version has fewer.
         o.create_missing_column_families(true);
         o.set_atomic_flush(true);
-        // Whole write buffers, one after the other.
+        // Whole generations of the write buffer, one after the other.
         o.set_allow_concurrent_memtable_write(false);
         o.set_enable_write_thread_adaptive_yield(false);
         o.set_max_background_jobs(self.options.max_background_jobs);

@@ -106,7 +106,8 @@ impl Engine {
     }
 
     /// The values of the elements at consecutive `places`, with keys as for [`Engine::places`], from the first (`left`) or from the last on: up to
-    /// one that is missing, or is in memory as it was written lately; or until they are `much`, bytes. Nobody may write them meanwhile.
+    /// one that is missing, or is in memory as it was written lately; more than one only if they are not more than `much`, bytes. Nobody may
+    /// write them meanwhile.
     pub fn flushed_places(
         &self,
         prefix: &[u8],
@@ -128,12 +129,18 @@ impl Engine {
         }
         let (lower, upper) = if left { (nth(0), nth(flushed)) } else { (nth(flushed - 1), places.end) };
         let mut iter = self.element_iter(Space::Data, &at(lower), &at(upper), !left)?;
-        while bytes < much
-            && let Some((key, value)) = iter.item()
+        while let Some((key, value)) = iter.item()
             && key.strip_prefix(prefix) == Some(&nth(values.len() as u64).to_be_bytes())
         {
-            values.push(Bytes::copy_from_slice(value));
             bytes += value.len();
+            // One that is asked for is had, however long it is; others must not come with it again and again.
+            if bytes > much && !values.is_empty() {
+                break;
+            }
+            values.push(Bytes::copy_from_slice(value));
+            if bytes >= much || values.len() as u64 == flushed {
+                break;
+            }
             if left { iter.next() } else { iter.prev() }
         }
         iter.status().map_err(self.failure())?;

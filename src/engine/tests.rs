@@ -75,7 +75,7 @@ enum Op {
     Put(Vec<u8>, Option<Vec<u8>>),
     /// Everything to disk.
     Flush,
-    /// Only out of the active buffer.
+    /// Only to a new generation.
     Freeze,
     /// Reads from a key, so many.
     Read(Vec<u8>, bool, usize),
@@ -94,7 +94,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    /// Wherever a key stands (active buffer, frozen buffer, RocksDB, among what was flushed last), it reads as it was last written.
+    /// Wherever a key stands (active generation, frozen one, RocksDB, among what was flushed last), it reads as it was last written.
     #[test]
     fn reads_what_was_written(
         ops in prop::collection::vec(op(), 1..300),
@@ -152,11 +152,16 @@ proptest! {
 
 #[test]
 fn a_fixed_view_does_not_see_what_is_written_later() {
+    // Whether what is flushed stays in memory or not.
+    [0, 64 << 20].into_iter().for_each(a_fixed_view);
+}
+
+fn a_fixed_view(recent: usize) {
     const ELEMENTS: u64 = 5000;
     let dir = tempfile::tempdir().unwrap();
-    let engine = new(dir.path());
+    let engine = new_with(dir.path(), EngineOptions { recent, ..EngineOptions::default() });
     let key = |n: u64| n.to_be_bytes();
-    // Every third on disk, every third in a frozen buffer, the rest in the active one.
+    // Every third on disk, every third in a frozen generation, the rest in the active one.
     for third in 0..3 {
         (0..ELEMENTS).filter(|n| n % 3 == third).for_each(|n| put(&engine, n + 1, &key(n), Some(b"old")));
         match third {
@@ -190,37 +195,118 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Two engines are written, flushed, read and made to forget at the same time, and share the memory for what was flushed last: there is none, too
+/// little, or enough. Whoever reads a key again never finds an older value, nor none.
 #[test]
-fn readers_find_everything_while_buffers_move() {
-    const KEYS: u64 = 2000;
+fn readers_find_everything_while_records_move() {
+    const KEYS: u64 = 1000;
+    const ROUNDS: u64 = 25;
+    /// The round in which a key was written, in values of all lengths.
+    fn value(round: u64, key: u64) -> Vec<u8> {
+        let len = match key % 100 {
+            0 => 17 << 10,
+            1 => 2 << 10,
+            short => short as usize,
+        };
+        [&round.to_be_bytes()[..], &vec![b'x'; len]].concat()
+    }
+    let round_of = |value: &[u8]| u64::from_be_bytes(*value.first_chunk().expect("a round"));
+    for recent in [0, 90 << 10, 64 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::new(EngineOptions { recent, ..EngineOptions::default() }));
+        let engines = ["one", "two"]
+            .map(|name| Engine::create(&dir.path().join(name), &shared, applied(0), &Kept::default()).unwrap());
+        let done = [AtomicBool::new(false), AtomicBool::new(false)];
+        std::thread::scope(|scope| {
+            for (engine, done) in engines.iter().zip(&done) {
+                let write = move |round: u64, key: u64| {
+                    put(engine, round * KEYS + key + 1, &key.to_be_bytes(), Some(&value(round, key)));
+                };
+                (0..KEYS).for_each(|key| write(0, key));
+                scope.spawn(move || {
+                    let _ends = Ends(done);
+                    for round in 1..ROUNDS {
+                        // Others stay what they were, for one round or for long.
+                        (0..KEYS).filter(|key| round % (key % 7 + 1) == 0).for_each(|key| write(round, key));
+                        let flush = engine.begin_flush().unwrap();
+                        write(round, 0);
+                        engine.finish_flush(flush).unwrap();
+                    }
+                });
+                scope.spawn(move || {
+                    let mut last = vec![0; KEYS as usize];
+                    let mut see = |key: u64, found: &[u8]| {
+                        let last = &mut last[key as usize];
+                        assert!(found == value(round_of(found), key) && round_of(found) >= *last);
+                        *last = round_of(found);
+                    };
+                    while !done.load(Ordering::Relaxed) {
+                        for (key, found) in elements(engine, &all(b"", false), usize::MAX) {
+                            see(u64::from_be_bytes(key.try_into().unwrap()), &found);
+                        }
+                        for key in 0..KEYS {
+                            see(key, &engine.get(&key.to_be_bytes()).unwrap().expect("an entry").value);
+                            see(key, &engine.element(Space::Data, &key.to_be_bytes()).unwrap().expect("an element"));
+                        }
+                        assert_eq!(elements(engine, &all(b"", true), usize::MAX).len() as u64, KEYS);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while !done.iter().all(|done| done.load(Ordering::Relaxed)) {
+                    engines[0].forget_recent();
+                    std::thread::yield_now();
+                }
+            });
+        });
+        let sum: usize = engines.iter().map(Engine::buffered).sum();
+        assert!(shared.recent_usage() <= recent && sum < 1 << 20, "{} and {sum} bytes", shared.recent_usage());
+    }
+}
+
+#[test]
+fn what_a_crash_would_leave_is_what_was_flushed_last() {
     let dir = tempfile::tempdir().unwrap();
     let engine = new(dir.path());
-    (0..KEYS).for_each(|n| put(&engine, n + 1, &n.to_be_bytes(), Some(b"v")));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let read = || {
-            while !done.load(Ordering::Relaxed) {
-                assert_eq!(elements(&engine, &all(b"", true), usize::MAX).len() as u64, KEYS);
-                let step_by = 7;
-                (0..KEYS).step_by(step_by).for_each(|n| assert!(engine.get(&n.to_be_bytes()).unwrap().is_some()));
-            }
-        };
-        let ends = Ends(&done);
-        scope.spawn(read);
-        for round in 1..40 {
-            (0..KEYS).for_each(|n| put(&engine, round * KEYS + n + 1, &n.to_be_bytes(), Some(b"v")));
-            let flush = engine.begin_flush().unwrap();
-            put(&engine, (round + 1) * KEYS, &[0; 8], Some(b"v"));
-            engine.finish_flush(flush).unwrap();
-        }
-        drop(ends);
-    });
-    // What a crash would leave is what was flushed last, and not what came after.
+    put(&engine, 1, b"k", Some(b"v"));
     let flush = engine.begin_flush().unwrap();
     engine.finish_flush(flush).unwrap();
-    put(&engine, 100 * KEYS, b"later", Some(b"v"));
+    put(&engine, 2, b"later", Some(b"v"));
     let copy = dir.path().join("copy");
     engine.checkpoint(&copy).unwrap();
-    assert_eq!(Engine::applied_in(&copy).unwrap(), flush.applied);
-    assert_eq!(engine.applied().unwrap(), applied(100 * KEYS));
+    assert_eq!((Engine::applied_in(&copy).unwrap(), flush.applied), (applied(1), applied(1)));
+    assert_eq!(engine.applied().unwrap(), applied(2));
+}
+
+#[test]
+fn places_are_read_along_up_to_what_is_long_or_in_memory() {
+    const MUCH: usize = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = new(dir.path());
+    let at = |place: u64| [b"list", &place.to_be_bytes()[..]].concat();
+    let len = |place: u64| if place == 70 { 5000 } else { 30 };
+    (50..100)
+        .filter(|place| *place != 90)
+        .for_each(|place| put(&engine, place, &at(place), Some(&vec![1; len(place)])));
+    engine.flush().unwrap();
+    let read = |places: std::ops::Range<u64>, left| {
+        let values = engine.flushed_places(b"list", places, left, MUCH).unwrap();
+        values.iter().map(Bytes::len).collect::<Vec<_>>()
+    };
+    assert!(read(95..100, false).is_empty(), "all is in memory");
+    engine.forget_recent();
+    // To the gap, and to the beginning of what is asked for.
+    assert_eq!(
+        (read(60..100, false), read(91..100, true), read(95..100, false)),
+        (vec![30; 9], vec![30; 9], vec![30; 5])
+    );
+    assert_eq!((read(90..100, true), read(90..91, true)), (vec![], vec![]));
+    // Not with what is long, and that only by itself.
+    assert_eq!((read(65..90, true), read(70..90, true)), (vec![30; 5], vec![5000]));
+    assert_eq!((read(50..90, false), read(50..71, false)), (vec![30; 19], vec![5000]));
+    // No more than is much.
+    assert_eq!(engine.flushed_places(b"list", 50..70, true, 100).unwrap().len(), 3);
+    put(&engine, 200, &at(80), Some(b"new"));
+    put(&engine, 201, &at(81), None);
+    assert_eq!((read(76..90, true), read(76..90, false)), (vec![30; 4], vec![30; 8]));
 }

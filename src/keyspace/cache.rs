@@ -2,7 +2,8 @@
 //!
 //! Never the truth: turning it off changes speed only. The invariant that keeps it so: what a key holds is put in by a reader only while
 //! it holds the key's stripe, and taken out by a committer while it holds the stripe exclusively, once the engine has
-//! something new. So whoever holds a stripe finds either nothing or what the engine holds. (Entries and elements are asked for here only when
+//! something new. So whoever holds a stripe finds either nothing or what the engine holds; but for the places of a list that are not
+//! its places any more: nobody asks for those, and before one is the list's again it is put, which takes its run out. (Entries and elements are asked for here only when
 //! what was written lately does not know them; runs of a list come first.) When a slot's data are replaced as a whole it takes a new id, and
 //! what is cached under the old one is never found again.
 
@@ -195,12 +196,23 @@ impl EntryCache {
     /// before one is its again it is changed.
     pub fn forget_element(&self, id: &CacheId, key: &[u8], removed: bool) {
         self.remove(id, What::Element, key);
-        if !removed
-            && self.kept[What::Run as usize].load(Ordering::Relaxed)
-            && let Some(run) = run_of(key)
+        if !removed {
+            self.forget_run(id, key);
+        }
+    }
+
+    /// Forgets the run that an element is in, if it may be one of a list.
+    pub fn forget_run(&self, id: &CacheId, element: &[u8]) {
+        if self.kept[What::Run as usize].load(Ordering::Relaxed)
+            && let Some(run) = run_of(element)
         {
             self.remove(id, What::Run, &run);
         }
+    }
+
+    /// Whether anything is ever kept.
+    pub fn is_on(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// Bytes in use, entries.

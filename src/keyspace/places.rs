@@ -66,14 +66,21 @@ impl Slot {
         if let Some(known) = store.engine.element_known(Space::Data, &key) {
             return Ok(known);
         }
-        let mut found = Found::default();
-        if cache.run(id, &key, &(place..place + 1), &mut found) {
-            return Ok(found.iter().next().flatten().map(Bytes::copy_from_slice));
+        if !cache.is_on() {
+            return Ok(store.engine.element_flushed(Space::Data, &key)?);
         }
         let run = match left {
             true => place..end_of_run(place).min(places.end),
             false => start_of_run(place).max(places.start)..places.end,
         };
+        let mut found = Found::default();
+        if cache.run(id, &key, &(place..place + 1), &mut found) {
+            if run.end - run.start == 1 {
+                // The last of it: nobody will ask for the run again.
+                cache.forget_run(id, &key);
+            }
+            return Ok(found.iter().next().flatten().map(Bytes::copy_from_slice));
+        }
         let mut values = store.engine.flushed_places(prefix, run, left, ALONG)?;
         let element = values.first().cloned();
         let count = values.len() as u64;

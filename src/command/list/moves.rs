@@ -28,8 +28,7 @@ fn move_element(
     // A list that takes its only element back, or at the end that it has lost it from, stays as it is.
     let stays = same && (len == 1 || from == to);
     let moved = if stays {
-        let index = if from.is_left() { 0 } else { len - 1 };
-        list::get(&mut ctx.reader(&source.key), source, index)?.into_iter().collect()
+        vec![list::end(&mut ctx.reader(&source.key), source, from.is_left())?]
     } else {
         let moved = take(ctx, source, from, 1)?;
         add(ctx, destination, to, moved.clone())?;

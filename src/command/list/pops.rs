@@ -19,7 +19,7 @@ pub fn take(ctx: &mut Ctx<'_, '_>, list: &Handle, end: End, count: u64) -> Resul
     ctx.heavy(count)?;
     let mut reader = ctx.reader(key);
     let taken = match (count, end) {
-        (1, end) => list::end(&mut reader, list, end.is_left())?.into_iter().collect(),
+        (1, end) => vec![list::end(&mut reader, list, end.is_left())?],
         (_, End::Left) => list::range(&mut reader, list, 0, count)?,
         (_, End::Right) => {
             let mut taken = list::range(&mut reader, list, len - count, len)?;

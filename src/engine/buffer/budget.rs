@@ -38,7 +38,7 @@ impl Budget {
     }
 
     /// A buffer keeps these pieces, each of so many bytes, until there is no room for them.
-    pub(super) fn keep(&self, of: &Weak<Buffer>, pieces: Vec<(Family, usize)>) {
+    pub(super) fn keep(&self, of: &Weak<Buffer>, pieces: impl Iterator<Item = (Family, usize)>) {
         {
             let mut all = self.pieces.lock();
             for (family, bytes) in pieces {
@@ -81,7 +81,7 @@ impl Piece {
     /// It is the first one of its buffer and family, or those before it are being forgotten too.
     fn forget(&self) {
         if let Some(buffer) = self.of.upgrade() {
-            buffer.tables.write().families[self.family as usize].forget_oldest(Lane::Short);
+            buffer.forget_oldest(self.family, Lane::Short);
         }
     }
 }
@@ -153,7 +153,7 @@ mod tests {
         let left = budget.used();
         drop(two);
         assert!(budget.used() < left / 4);
-        one.forget_drained();
+        one.forget_recent();
         assert_eq!((get(&one, Family::Data, b"left"), budget.used()), (None, 0));
         drop(one);
         assert_eq!((budget.used(), budget.pieces.lock().len()), (0, 0));
@@ -175,7 +175,7 @@ mod tests {
         assert!(get(&buffer, Family::Data, b"k").is_some());
         // A new value takes nothing along when the old one goes.
         put(&buffer, b"k", Some(b"new"));
-        buffer.forget_drained();
+        buffer.forget_recent();
         assert_eq!(get(&buffer, Family::Data, b"k"), Some(Some(b"new".to_vec())));
         let off = Buffer::new(&Arc::new(Budget::new(0)));
         put(&off, b"k", None);

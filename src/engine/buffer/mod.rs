@@ -16,9 +16,10 @@
 //! 3. **A generation stays whole for who reads ranges of it**: its keys, each with its last value of the generation, however records move and go meanwhile.
 //!    Such a reader takes the generations that RocksDB lacks first and looks into RocksDB after that: whatever RocksDB is given later it finds
 //!    in the generation it holds. So a key that nobody writes meanwhile (its stripe is held) reads the same.
-//! 4. What is frozen is never written again, and is read without a lock.
+//! 4. What is frozen is never written again: it drains, and ranges of it are read, without the lock that writers need.
 
 mod budget;
+mod index;
 mod merge;
 mod order;
 mod records;
@@ -26,7 +27,7 @@ mod table;
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Applied;
 use super::batch::{Batch, Family};
@@ -42,9 +43,14 @@ pub(super) use table::hash;
 /// ([`Table::fetch`]); they must not be so many that the first is out of its caches before it is put.
 const RUN: usize = 32;
 
+/// Keys that are forgotten at a time.
+const FORGOTTEN: usize = 256;
+
 /// See the module.
 pub(super) struct Buffer {
     tables: RwLock<Tables>,
+    /// Held by whoever forgets a piece.
+    forgetting: Mutex<()>,
     budget: Arc<Budget>,
     own: Weak<Buffer>,
 }
@@ -74,7 +80,12 @@ pub(super) struct Frozen {
 impl Buffer {
     /// An empty one.
     pub fn new(budget: &Arc<Budget>) -> Arc<Buffer> {
-        Arc::new_cyclic(|own| Buffer { tables: RwLock::default(), budget: budget.clone(), own: own.clone() })
+        Arc::new_cyclic(|own| Buffer {
+            tables: RwLock::default(),
+            forgetting: Mutex::default(),
+            budget: budget.clone(),
+            own: own.clone(),
+        })
     }
 
     /// Makes the changes of a batch: readers see all of them or none.
@@ -129,18 +140,9 @@ impl Buffer {
     /// RocksDB has the frozen generation. Not twice at the same time.
     pub fn drained(&self) {
         let Some(frozen) = self.frozen() else { return };
-        let mut kept = Vec::new();
         for (family, table) in Family::ALL.into_iter().zip(&frozen.families) {
-            for lane in Lane::ALL {
-                if matches!(family, Family::Meta | Family::Data) && lane == Lane::Short {
-                    kept.extend(table.piece_bytes(lane).map(|bytes| (family, bytes)));
-                    continue;
-                }
-                // These are not read key by key, or take the place of many.
-                for _ in table.piece_bytes(lane) {
-                    // One at a time: writers need not wait for all.
-                    self.tables.write().families[family as usize].forget_oldest(lane);
-                }
+            for lane in Lane::ALL.into_iter().filter(|lane| !is_kept(family, *lane)) {
+                table.piece_bytes(lane).for_each(|_| self.forget_oldest(family, lane));
             }
         }
         {
@@ -149,19 +151,46 @@ impl Buffer {
             // From here on another one may be frozen.
             tables.frozen = None;
         }
-        self.budget.keep(&self.own, kept);
+        let mut kept = Vec::new();
+        for (family, table) in Family::ALL.into_iter().zip(&frozen.families).filter(|(f, _)| is_kept(*f, Lane::Short)) {
+            let pieces: Vec<_> = table.piece_bytes(Lane::Short).collect();
+            let count = pieces.len();
+            // Those of both families that were written at the same time go at the same time.
+            kept.extend(pieces.into_iter().enumerate().map(|(nth, bytes)| (nth * 1000 / count, family, bytes)));
+        }
+        kept.sort_by_key(|(age, ..)| *age);
+        self.budget.keep(&self.own, kept.into_iter().map(|(_, family, bytes)| (family, bytes)));
+    }
+
+    /// Forgets the keys whose newest records are in the first piece of a lane, a few at a time: nobody has to wait for all of them.
+    fn forget_oldest(&self, family: Family, lane: Lane) {
+        let _forgetting = self.forgetting.lock();
+        let Some((number, piece)) = self.tables.read().families[family as usize].oldest(lane) else { return };
+        let mut records = records::in_piece(lane, number, &piece).map(|(key, place)| (hash(key), place));
+        let mut run = Vec::with_capacity(FORGOTTEN);
+        loop {
+            run.clear();
+            run.extend(records.by_ref().take(FORGOTTEN));
+            let mut tables = self.tables.write();
+            let table = &mut tables.families[family as usize];
+            table.forget(&run);
+            if run.len() < FORGOTTEN {
+                return table.drop_oldest(lane);
+            }
+            RwLockWriteGuard::unlock_fair(tables);
+        }
     }
 
     /// Forgets what RocksDB has.
-    pub fn forget_drained(&self) {
+    pub fn forget_recent(&self) {
         self.budget.forget(&self.own);
     }
 
     /// Memory of what RocksDB lacks, about.
     pub fn bytes(&self) -> usize {
-        let tables = self.tables.read();
-        let frozen = tables.frozen().map_or(0, |frozen| frozen.bytes());
-        frozen + tables.families.iter().map(Table::bytes).sum::<usize>()
+        let active = self.tables.read().families.iter().map(Table::bytes).sum::<usize>();
+        // Somebody may be putting it in order, for whom nobody else should have to wait.
+        active + self.frozen().map_or(0, |frozen| frozen.bytes())
     }
 
     /// Keys of a family that exist and that are deleted, of what RocksDB lacks, once for each generation that knows them.
@@ -225,6 +254,11 @@ impl Frozen {
     pub fn bytes(&self) -> usize {
         self.families.iter().map(table::Frozen::bytes).sum()
     }
+}
+
+/// Whether records stay when RocksDB has them: of the families that are read key by key those that do not take the room of many.
+fn is_kept(family: Family, lane: Lane) -> bool {
+    matches!(family, Family::Meta | Family::Data) && lane == Lane::Short
 }
 
 /// [`Buffer::reading`].

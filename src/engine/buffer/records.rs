@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -123,9 +124,7 @@ impl<P> Pieces<P> {
 pub struct Records<P> {
     lanes: [Pieces<P>; Lane::ALL.len()],
     /// Values that are kept by themselves.
-    shared: Vec<Bytes>,
-    /// Memory of all that.
-    bytes: usize,
+    shared: Arc<Vec<Bytes>>,
 }
 
 pub type Open = Records<Vec<u8>>;
@@ -133,7 +132,7 @@ pub type Closed = Records<Bytes>;
 
 impl<P> Default for Records<P> {
     fn default() -> Self {
-        Records { lanes: Default::default(), shared: Vec::new(), bytes: 0 }
+        Records { lanes: Default::default(), shared: Arc::default() }
     }
 }
 
@@ -165,9 +164,10 @@ impl<P: Deref<Target = [u8]>> Records<P> {
         }
     }
 
-    /// Memory they take.
+    /// Memory they take, about.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        let pieces = self.lanes.iter().flat_map(|lane| &lane.pieces).map(|piece| piece.len());
+        pieces.chain(self.shared.iter().map(Bytes::len)).sum()
     }
 
     /// Keys and places of all records that are not replaced.
@@ -223,7 +223,7 @@ impl Open {
     pub fn overwrite(&mut self, place: Place, value: Option<&[u8]>) -> bool {
         let record = self.record_mut(place);
         let (start, room) = (HEADER + number(record, 0) as usize, number(record, 8) as usize);
-        // What is shared keeps its place until the buffer goes.
+        // What is shared keeps its place until the generation is drained.
         let len = match value {
             _ if number(record, 4) == SHARED => return false,
             None => DELETED,
@@ -250,8 +250,7 @@ impl Open {
             Some(value) if value.len() < SHARED_FROM => (value.len() as u32, value),
             Some(value) => {
                 index = (self.shared.len() as u32).to_ne_bytes();
-                self.shared.push(Bytes::copy_from_slice(value));
-                self.bytes += value.len();
+                Arc::make_mut(&mut self.shared).push(Bytes::copy_from_slice(value));
                 (SHARED, &index)
             }
         };
@@ -262,7 +261,6 @@ impl Open {
         if pieces.pieces.back().is_none_or(|last| last.capacity() - last.len() < needed) {
             let next = pieces.pieces.back().map_or(FIRST_PIECE, |last| (last.capacity() * 2).min(LARGEST_PIECE));
             pieces.pieces.push_back(Vec::with_capacity(next.max(needed)));
-            self.bytes += next.max(needed);
         }
         let last = pieces.pieces.len() - 1;
         let piece = &mut pieces.pieces[last];
@@ -288,7 +286,7 @@ impl Open {
             };
             Pieces { first, pieces: lane.pieces.drain(..).map(close).collect() }
         });
-        Records { lanes, shared: std::mem::take(&mut self.shared), bytes: std::mem::take(&mut self.bytes) }
+        Records { lanes, shared: std::mem::take(&mut self.shared) }
     }
 }
 
@@ -326,7 +324,7 @@ impl Closed {
 
     /// Lets go of the values that are kept by themselves.
     pub fn drop_shared(&mut self) {
-        self.shared = Vec::new();
+        self.shared = Arc::default();
     }
 }
 

@@ -10,35 +10,21 @@
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
+use super::index::{BYTES_PER_KEY, Index, Known};
 use super::order::{self, Bounds, Order};
-use super::records::{self, Closed, Lane, Open, Place, Value};
+use super::records::{Closed, Lane, Open, Place, Value};
 
 /// Keys without an order that a writer puts in order by itself, where ranges are asked for.
 const UNORDERED: usize = 4096;
-/// An index in which less than this share is in use gives its room back.
-const SHRINK_BELOW: usize = 4;
-/// Bytes of the index that a key takes, about: it is between a half and all full.
-const INDEX_PER_KEY: usize = (size_of::<Indexed>() + 1) * 3 / 2;
-/// Records that are looked up together.
-const RUN: usize = 32;
-
-/// A key's newest record.
-#[derive(Clone, Copy)]
-struct Indexed {
-    place: Place,
-    /// Of the key's hash: enough to tell most keys apart, and to grow the table without reading them.
-    hash: u32,
-}
-
 /// See the module. A key that was put stays, deleted or not, until the piece of its newest record goes.
 #[derive(Default)]
 pub struct Table {
-    index: HashTable<Indexed>,
+    index: Index,
     /// Since the table was last frozen.
     open: Open,
     /// Keys of `open`.
@@ -77,16 +63,13 @@ impl Table {
 
     /// Memory of what was put since it was last frozen, about.
     pub fn bytes(&self) -> usize {
-        self.open.bytes() + self.len * INDEX_PER_KEY + self.order.lock().bytes()
+        self.open.bytes() + self.len * BYTES_PER_KEY + self.order.lock().bytes()
     }
 
     /// What is known of a key, of which this is the [`hash`]; `None` = nothing.
     pub fn get(&self, hash: u32, key: &[u8]) -> Option<Value<'_>> {
-        let found = self.index.find(spread(hash), |known| known.hash == hash && self.key(known.place) == key)?;
-        Some(match self.open.has(found.place) {
-            true => self.open.value(found.place),
-            false => self.kept.value(found.place),
-        })
+        let place = self.index.find(hash, |place| self.key(place) == key)?;
+        Some(if self.open.has(place) { self.open.value(place) } else { self.kept.value(place) })
     }
 
     fn key(&self, place: Place) -> &[u8] {
@@ -96,18 +79,18 @@ impl Table {
     /// Fetches what [`Table::put`] or [`Table::get`] will look at into the processor's caches. Of several keys the processor fetches that at the same
     /// time, where nothing else comes between them.
     pub fn fetch(&self, hash: u32) {
-        let known = self.index.find(spread(hash), |known| known.hash == hash);
-        std::hint::black_box(known.map(|known| match self.open.has(known.place) {
-            true => self.open.first_byte(known.place),
-            false => self.kept.first_byte(known.place),
+        let place = self.index.find(hash, |_| true);
+        std::hint::black_box(place.map(|place| match self.open.has(place) {
+            true => self.open.first_byte(place),
+            false => self.kept.first_byte(place),
         }));
     }
 
     /// Puts a key, of which this is the [`hash`]; `None` deletes it, which is remembered.
     pub fn put(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {
-        let same = |known: &Indexed| known.hash == hash && self::key(&self.open, &self.kept, known.place) == key;
+        let same = |place| self::key(&self.open, &self.kept, place) == key;
         self.deleted += usize::from(value.is_none());
-        match self.index.entry(spread(hash), same, |known| spread(known.hash)) {
+        match self.index.entry(hash, same) {
             Entry::Occupied(mut known) => {
                 let place = known.get().place;
                 if self.open.has(place) {
@@ -123,7 +106,7 @@ impl Table {
             }
             Entry::Vacant(free) => {
                 self.len += 1;
-                free.insert(Indexed { place: self.open.append(key, value), hash });
+                free.insert(Known::new(hash, self.open.append(key, value)));
             }
         }
         self.unordered += 1;
@@ -151,31 +134,23 @@ impl Table {
         }
     }
 
-    /// Gives back the first piece of a lane, and forgets the keys whose newest records are there. RocksDB must have it.
-    pub fn forget_oldest(&mut self, lane: Lane) {
-        let Some((number, piece)) = self.kept.oldest(lane) else { return };
-        let mut records = records::in_piece(lane, number, &piece).map(|(key, place)| (hash(key), place));
-        loop {
-            let run: [Option<(u32, Place)>; RUN] = std::array::from_fn(|_| records.next());
-            let found = |(hash, place): (u32, Place)| move |known: &Indexed| known.hash == hash && known.place == place;
-            // The processor waits for the memory of all of them at once.
-            run.iter().flatten().for_each(|record| {
-                std::hint::black_box(self.index.find(spread(record.0), found(*record)));
-            });
-            for record in run.iter().flatten() {
-                // The key's newest record may be another one.
-                if let Ok(known) = self.index.find_entry(spread(record.0), found(*record)) {
-                    known.remove();
-                }
-            }
-            if run[RUN - 1].is_none() {
-                break;
-            }
+    /// The first piece of a lane of what is kept, with its number.
+    pub fn oldest(&self, lane: Lane) -> Option<(u32, Bytes)> {
+        self.kept.oldest(lane)
+    }
+
+    /// Forgets the keys whose newest records these are, by their hashes. RocksDB must have them.
+    pub fn forget(&mut self, records: &[(u32, Place)]) {
+        // The processor waits for the memory of all of them at once. A key's newest record may be another one.
+        for (hash, place) in records {
+            std::hint::black_box(self.index.find(*hash, |known| known == *place));
         }
+        records.iter().for_each(|(hash, place)| self.index.remove(*hash, *place));
+    }
+
+    /// Gives back the first piece of a lane, of which all records are forgotten.
+    pub fn drop_oldest(&mut self, lane: Lane) {
         self.kept.drop_oldest(lane);
-        if self.index.len() < self.index.capacity() / SHRINK_BELOW {
-            self.index.shrink_to_fit(|known| spread(known.hash));
-        }
     }
 
     /// Lets go of values that are kept by themselves, when no record leads to any of them.
@@ -207,13 +182,13 @@ impl Frozen {
 
     /// Memory it takes, about.
     pub fn bytes(&self) -> usize {
-        self.records.bytes() + self.len * INDEX_PER_KEY + self.order.lock().bytes()
+        self.records.bytes() + self.len * BYTES_PER_KEY + self.order.lock().bytes()
     }
 
     /// Memory that each piece of a lane takes, its part of the index included.
     pub fn piece_bytes(&self, lane: Lane) -> impl Iterator<Item = usize> {
         let pieces = self.records.pieces(lane);
-        let index = self.len * INDEX_PER_KEY / pieces.len().max(1);
+        let index = self.len * BYTES_PER_KEY / pieces.len().max(1);
         pieces.map(move |bytes| bytes + index)
     }
 }
@@ -228,11 +203,6 @@ pub fn hash(key: &[u8]) -> u32 {
     (HASHER.hash_one(key) >> 32) as u32
 }
 
-/// The hash by which the table finds a place: it looks at the highest and at the lowest bits.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -240,7 +210,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::records::{LARGEST_PIECE, SHARED_FROM};
+    use super::super::records::{LARGEST_PIECE, SHARED_FROM, in_piece};
     use super::*;
 
     type Model = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -286,10 +256,17 @@ mod tests {
             // As when it is drained.
             if !self.frozen.is_empty() {
                 while self.table.kept.pieces(Lane::Long).len() > 0 {
-                    self.table.forget_oldest(Lane::Long);
+                    self.forget_oldest(Lane::Long);
                 }
             }
             self.frozen.push((self.table.freeze(), std::mem::take(&mut self.active)));
+        }
+
+        fn forget_oldest(&mut self, lane: Lane) {
+            let Some((number, piece)) = self.table.oldest(lane) else { return };
+            let records: Vec<_> = in_piece(lane, number, &piece).map(|(key, place)| (hash(key), place)).collect();
+            records.chunks(7).for_each(|run| self.table.forget(run));
+            self.table.drop_oldest(lane);
         }
 
         fn check(&self, low: &[u8]) {
@@ -358,7 +335,7 @@ mod tests {
                     Op::Forget => {
                         let last = tested.frozen.last().map_or(0, |(frozen, _)| frozen.records.pieces(Lane::Short).len());
                         if tested.table.kept.pieces(Lane::Short).len() > last {
-                            tested.table.forget_oldest(Lane::Short);
+                            tested.forget_oldest(Lane::Short);
                         }
                     }
                     Op::Check(low) => {
@@ -406,7 +383,7 @@ mod tests {
         tested.freeze();
         tested.check(b"");
         assert_eq!(tested.known().len(), 2);
-        tested.table.forget_oldest(Lane::Long);
+        tested.forget_oldest(Lane::Long);
         assert_eq!(tested.known().into_iter().collect::<Vec<_>>(), [b"k"]);
     }
 
@@ -422,17 +399,17 @@ mod tests {
             }
             if n % 1000 == 999 && tested.table.kept.pieces(Lane::Short).len() > 20 {
                 let (before, pieces) = (tested.known().len(), tested.table.kept.pieces(Lane::Short).len());
-                tested.table.forget_oldest(Lane::Short);
+                tested.forget_oldest(Lane::Short);
                 assert!(tested.known().len() <= before);
                 assert_eq!(tested.table.kept.pieces(Lane::Short).len(), pieces - 1);
             }
         }
         tested.freeze();
         while tested.table.kept.pieces(Lane::Short).len() > 0 {
-            tested.table.forget_oldest(Lane::Short);
+            tested.forget_oldest(Lane::Short);
         }
         assert_eq!(tested.known().len(), 0);
-        assert!(tested.table.index.capacity() < 100, "the index gives its room back");
+        assert!(tested.table.index.capacity() < 100 * 32, "the index gives its room back");
         tested.check(b"");
     }
 }

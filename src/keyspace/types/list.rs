@@ -207,10 +207,11 @@ fn drop_range(list: &Handle, state: &mut dyn State, from: u64, to: u64) -> Resul
 /// [`range`], all of which must be there: what is moved in a list with a gap would end in the wrong place.
 fn whole_range(state: &mut dyn Read, list: &Handle, first: u64, end: u64) -> Result<Vec<Bytes>, Error> {
     let found = range(state, list, first, end)?;
-    if found.len() as u64 != end - first {
-        return Err(Error::BadEffect(format!("a list of {} lacks elements: {}", list.len(), list.key.escape_ascii())));
-    }
-    Ok(found)
+    if found.len() as u64 == end - first { Ok(found) } else { Err(lacks(list)) }
+}
+
+fn lacks(list: &Handle) -> Error {
+    Error::BadEffect(format!("a list of {} lacks elements: {}", list.len(), list.key.escape_ascii()))
 }
 
 /// The place of the first element.
@@ -231,10 +232,11 @@ pub fn get(state: &mut dyn Read, list: &Handle, index: u64) -> Result<Option<Byt
     if index >= list.len() { Ok(None) } else { state.element(Space::Data, &at(list, head(list) + index)) }
 }
 
-/// The element at the left or the right end, which is about to be taken out: the list's key must be held exclusively.
-pub fn end(state: &mut dyn Read, list: &Handle, left: bool) -> Result<Option<Bytes>, Error> {
+/// The element at the left or the right end, which must be there, and is about to be taken out: the list's key must be held exclusively.
+pub fn end(state: &mut dyn Read, list: &Handle, left: bool) -> Result<Bytes, Error> {
     let head = head(list);
-    state.end(&list.element_key(&[]), head..head.saturating_add(list.len()), left)
+    let end = state.end(&list.element_key(&[]), head..head.saturating_add(list.len()), left)?;
+    end.ok_or_else(|| lacks(list))
 }
 
 /// Calls `f` with index and element of those from `first` on and before `end`, or from the last of them to the first, until it returns false.
@@ -446,6 +448,11 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, [(3, letters[3].clone()), (2, letters[2].clone())]);
+        let ends = [true, false].map(|left| end(&mut state, &list, left).unwrap());
+        assert_eq!(ends, [letters[0].clone(), letters[3].clone()]);
+        // Damage is no answer.
+        state.1.remove(&(Space::Data, at(&list, head(&list))));
+        assert!(end(&mut state, &list, true).is_err() && end(&mut state, &list, false).is_ok());
     }
 
     #[test]
