@@ -66,9 +66,6 @@ impl Slot {
         if let Some(known) = store.engine.element_known(Space::Data, &key) {
             return Ok(known);
         }
-        if !cache.is_on() {
-            return Ok(store.engine.element_flushed(Space::Data, &key)?);
-        }
         let run = match left {
             true => place..end_of_run(place).min(places.end),
             false => start_of_run(place).max(places.start)..places.end,
@@ -81,8 +78,12 @@ impl Slot {
             }
             return Ok(found.iter().next().flatten().map(Bytes::copy_from_slice));
         }
+        let element = store.engine.element_flushed(Space::Data, &key)?;
+        // Where its like are as long there are no neighbours to be had, and to look for one element is cheaper than to begin to read a range.
+        if !cache.is_on() || element.as_ref().is_none_or(|element| element.len() > ALONG / 2) {
+            return Ok(element);
+        }
         let mut values = store.engine.flushed_places(prefix, run, left, ALONG)?;
-        let element = values.first().cloned();
         let count = values.len() as u64;
         let read = if left { place..place + count } else { place + 1 - count..place + 1 };
         if !left {
