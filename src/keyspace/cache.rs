@@ -3,9 +3,9 @@
 //! Never the truth: turning it off changes speed only. The invariant that keeps it so: what a key holds is put in by a reader only while
 //! it holds the key's stripe, and taken out by a committer while it holds the stripe exclusively, once the engine has
 //! something new. So whoever holds a stripe finds either nothing or what the engine holds; but for the places of a list that are not
-//! its places any more: nobody asks for those, and before one is the list's again it is put, which takes its run out. (Entries and elements are asked for here only when
-//! what was written lately does not know them; runs of a list come first.) When a slot's data are replaced as a whole it takes a new id, and
-//! what is cached under the old one is never found again.
+//! its places any more: nobody asks for those, and before one is the list's again it is put, which takes its run out. (Entries and elements are
+//! asked for here only when what was written lately does not know them; runs of a list come first, but for who pops.) When a slot's data are
+//! replaced as a whole it takes a new id, and what is cached under the old one is never found again.
 
 mod runs;
 

@@ -10,7 +10,6 @@ use super::records::{Closed, Cursor, Place, Records, Value};
 const OVERHEAD: usize = 40;
 /// Keys that are more than this share of those in order are merged with them, not put in one by one.
 const MERGE_FROM: usize = 8;
-
 /// Records that are fetched together.
 const RUN: usize = 32;
 

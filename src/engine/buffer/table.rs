@@ -1,11 +1,11 @@
-//! One family of a write buffer: a hash table over [`records`](super::records). Hot path.
+//! One family of a write buffer: an [`index`](super::index) of hash tables over [`records`](super::records). Hot path.
 //!
 //! Putting a record in is one look into the hash table and one copy to the end of the memory in use, whatever the order of the
 //! keys; that is several times cheaper than a place in a sorted structure of that size, where most comparisons miss the processor's
 //! caches. The order is made when somebody asks for it ([`order`](super::order)).
 //!
-//! One hash table leads to the newest record of each key, whether RocksDB has that already or not: most commands that change something look at what
-//! is there first, and find the place at which they then put the new value with that one look.
+//! One index leads to the newest record of each key, whether RocksDB has that already or not. Most commands that change something look at what is
+//! there first: when they then put the new value, all that is needed for that is in the processor's caches.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
@@ -21,6 +21,7 @@ use super::records::{Closed, Lane, Open, Place, Value};
 
 /// Keys without an order that a writer puts in order by itself, where ranges are asked for.
 const UNORDERED: usize = 4096;
+
 /// See the module. A key that was put stays, deleted or not, until the piece of its newest record goes.
 #[derive(Default)]
 pub struct Table {
