@@ -93,11 +93,10 @@ pub trait Read {
     fn places(&mut self, _prefix: &[u8], _places: Range<u64>, _found: &mut Found) -> Result<(), Error> {
         Ok(())
     }
-    /// The value of the element at the first (`left`) or the last of a list's `places`, with keys as for [`Read::places`], for somebody who takes
-    /// it out and soon asks for the next. The stripe of the list's key must be held exclusively.
-    fn end(&mut self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
-        let place = if left { places.start } else { places.end.wrapping_sub(1) };
-        self.element(Space::Data, &[prefix, &place.to_be_bytes()].concat())
+    /// The value of the element `key` of a list, the one at the first (`left`) or the last of its `places`, for somebody who takes it out and soon
+    /// asks for the next. The key ends in the place, u64 big-endian. The stripe of the list's key must be held exclusively.
+    fn end(&mut self, key: &[u8], _places: Range<u64>, _left: bool) -> Result<Option<Bytes>, Error> {
+        self.element(Space::Data, key)
     }
     /// Calls `f` with the elements in a range until it returns false.
     fn elements(

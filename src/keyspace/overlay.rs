@@ -175,13 +175,11 @@ impl Read for Overlay<'_> {
         self.slot.places(prefix, places, self.keeps, found)
     }
 
-    fn end(&mut self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
-        let place = if left { places.start } else { places.end.wrapping_sub(1) };
-        let key = [prefix, &place.to_be_bytes()].concat();
-        match self.data.get(&key) {
+    fn end(&mut self, key: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
+        match self.data.get(key) {
             Some(value) => Ok(value.clone()),
-            None if self.locked => self.slot.end(prefix, places, left),
-            None => self.slot.element_from_engine(Space::Data, &key),
+            None if self.locked => self.slot.end(key, places, left),
+            None => self.slot.element_from_engine(Space::Data, key),
         }
     }
 

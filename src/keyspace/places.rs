@@ -53,32 +53,30 @@ impl Slot {
 
     /// [`Read::end`](super::effect::Read::end). What is not in memory is read together with its neighbours and kept: to seek costs as much
     /// as to read many, and they are asked for next.
-    pub(super) fn end(&self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
-        if places.is_empty() {
-            return Ok(None);
-        }
+    pub(super) fn end(&self, key: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
         let store = self.store.load();
         let Some(store) = &*store else { return self.check_never_written().map(|()| None) };
-        let (cache, id) = (&self.env.cache, &self.cache_id);
-        let at = |place: u64| [prefix, &place.to_be_bytes()].concat();
-        let place = if left { places.start } else { places.end - 1 };
-        let key = at(place);
-        if let Some(known) = store.engine.element_known(Space::Data, &key) {
+        if let Some(known) = store.engine.element_known(Space::Data, key) {
             return Ok(known);
         }
+        let (cache, id) = (&self.env.cache, &self.cache_id);
+        let Some((prefix, _)) = key.split_last_chunk::<{ size_of::<u64>() }>().filter(|_| !places.is_empty()) else {
+            return Ok(None);
+        };
+        let place = if left { places.start } else { places.end - 1 };
         let run = match left {
             true => place..end_of_run(place).min(places.end),
             false => start_of_run(place).max(places.start)..places.end,
         };
         let mut found = Found::default();
-        if cache.run(id, &key, &(place..place + 1), &mut found) {
+        if cache.run(id, key, &(place..place + 1), &mut found) {
             if run.end - run.start == 1 {
                 // The last of it: nobody will ask for the run again.
-                cache.forget_run(id, &key);
+                cache.forget_run(id, key);
             }
             return Ok(found.iter().next().flatten().map(Bytes::copy_from_slice));
         }
-        let element = store.engine.element_flushed(Space::Data, &key)?;
+        let element = store.engine.element_flushed(Space::Data, key)?;
         // Where its like are as long there are no neighbours to be had, and to look for one element is cheaper than to begin to read a range.
         if !cache.is_on() || element.as_ref().is_none_or(|element| element.len() > ALONG / 2) {
             return Ok(element);
@@ -91,7 +89,7 @@ impl Slot {
         }
         if count > 1 {
             let values: Vec<_> = values.iter().map(|value| Some(&value[..])).collect();
-            cache.fill_run(id, &at(read.start), &read, &values);
+            cache.fill_run(id, &[prefix, &read.start.to_be_bytes()].concat(), &read, &values);
         }
         Ok(element)
     }

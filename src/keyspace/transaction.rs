@@ -220,10 +220,10 @@ impl Read for Reader<'_, '_> {
         }
     }
 
-    fn end(&mut self, prefix: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
+    fn end(&mut self, key: &[u8], places: Range<u64>, left: bool) -> Result<Option<Bytes>, Error> {
         match self {
-            Reader::Changed(overlay) => overlay.end(prefix, places, left),
-            Reader::Committed(slot, _) => slot.end(prefix, places, left),
+            Reader::Changed(overlay) => overlay.end(key, places, left),
+            Reader::Committed(slot, _) => slot.end(key, places, left),
         }
     }
 

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use crate::common::{Node, rng};
+use crate::common::{Conn, Node, rng};
 use crate::duel::Duel;
 
 #[test]
@@ -413,19 +413,17 @@ fn a_list_is_whole_wherever_its_parts_are() {
     let mut model: VecDeque<String> = VecDeque::new();
     let mut made = 0;
     let mut element = |rng: &mut StdRng| {
-        made += 1;
         let long = match rng.random_range(0..40) {
             0 => 20_000,
             1 => 1500,
             _ => 0,
         };
-        format!("{made}:{}", "x".repeat(long))
+        next_element(&mut made, long)
     };
     for step in 0..6 {
         for _ in 0..rng.random_range(40..250) {
             let (left, new) = (rng.random(), element(&mut rng));
-            conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
-            if left { model.push_front(new) } else { model.push_back(new) }
+            push(&mut conn, &mut model, left, new);
         }
         for _ in 0..rng.random_range(0..5) {
             let (at, new) = (rng.random_range(0..model.len()), element(&mut rng));
@@ -501,23 +499,21 @@ fn who_takes_from_the_ends_of_a_list_gets_what_stands_there() {
     let mut model: VecDeque<String> = VecDeque::new();
     let mut made = 0;
     let mut element = |rng: &mut StdRng| {
-        made += 1;
         // Some fill a run by themselves, or are too long for one.
         let long = [0, 0, 0, 0, 0, 0, 0, 0, 0, 200, 1500, 9000, 20_000][rng.random_range(0..13)];
-        format!("{made}:{}", "x".repeat(long))
+        next_element(&mut made, long)
     };
     for round in 0..12 {
         for _ in 0..rng.random_range(150..400) {
             let (left, new) = (rng.random(), element(&mut rng));
-            conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
-            if left { model.push_front(new) } else { model.push_back(new) }
+            push(&mut conn, &mut model, left, new);
         }
         // Out of memory, into files.
         conn.run(if round % 4 == 3 { "SAVE" } else { "DEBUG RELOAD" }).expect_ok();
         while model.len() > 5 {
             // Mostly from one end, so that runs are used up.
             let left = rng.random_range(0..10) < round;
-            let (pop, push) = if left { ("LPOP", "LPUSH") } else { ("RPOP", "RPUSH") };
+            let (pop, pushed) = if left { ("LPOP", "LPUSH") } else { ("RPOP", "RPUSH") };
             let take = |model: &mut VecDeque<String>| if left { model.pop_front() } else { model.pop_back() };
             let give =
                 |model: &mut VecDeque<String>, new| if left { model.push_front(new) } else { model.push_back(new) };
@@ -525,14 +521,15 @@ fn who_takes_from_the_ends_of_a_list_gets_what_stands_there() {
                 0..70 => assert_eq!(conn.run(&format!("{pop} l")).text(), take(&mut model).expect("an element")),
                 70..78 => {
                     let new = element(&mut rng);
-                    conn.call(&[push, "l", &new]).int();
-                    give(&mut model, new);
+                    push(&mut conn, &mut model, left, new);
                 }
                 78..82 => {
                     // Taken and given in one transaction, and taken again after it.
                     let new = element(&mut rng);
                     conn.run("MULTI").expect_ok();
-                    for command in [&[pop, "l"][..], &[pop, "l"], &[push, "l", &new], &[pop, "l"], &[push, "l", &new]] {
+                    for command in
+                        [&[pop, "l"][..], &[pop, "l"], &[pushed, "l", &new], &[pop, "l"], &[pushed, "l", &new]]
+                    {
                         conn.call(command);
                     }
                     let reply = conn.run("EXEC");
@@ -627,6 +624,18 @@ fn who_reads_parts_of_a_list_that_moves_sees_it_as_it_was_at_one_moment() {
             });
         }
     });
+}
+
+/// An element that no other is equal to.
+fn next_element(made: &mut u64, long: usize) -> String {
+    *made += 1;
+    format!("{made}:{}", "x".repeat(long))
+}
+
+/// Pushes an element, and into the model.
+fn push(conn: &mut Conn, model: &mut VecDeque<String>, left: bool, new: String) {
+    conn.call(&[if left { "LPUSH" } else { "RPUSH" }, "l", &new]).int();
+    if left { model.push_front(new) } else { model.push_back(new) }
 }
 
 /// A call that pushes numbers.

@@ -182,15 +182,9 @@ impl<P: Deref<Target = [u8]>> Records<P> {
             let (first, at) = if piece < pieces.first { (pieces.first, 0) } else { (piece, at) };
             let skipped = (first - pieces.first) as usize;
             pieces.pieces.iter().zip(pieces.first..).skip(skipped).flat_map(move |(bytes, piece)| {
-                let mut at = if piece == first { at } else { 0 };
-                std::iter::from_fn(move || {
-                    let record = bytes.get(at..).filter(|record| !record.is_empty())?;
-                    let place = Place::new(lane, piece, at);
-                    at += record_len(record);
-                    Some((record, place))
-                })
-                .filter(|(record, _)| number(record, 4) != REPLACED)
-                .map(|(record, place)| (record_key(record), place))
+                let at = if piece == first { at } else { 0 };
+                let live = walk(lane, piece, bytes, at).filter(|(record, _)| number(record, 4) != REPLACED);
+                live.map(|(record, place)| (record_key(record), place))
             })
         })
     }
@@ -330,12 +324,16 @@ impl Closed {
 
 /// Keys and places of all records of a piece, replaced or not.
 pub fn in_piece(lane: Lane, number: u32, bytes: &[u8]) -> impl Iterator<Item = (&[u8], Place)> {
-    let mut at = 0;
+    walk(lane, number, bytes, 0).map(|(record, place)| (record_key(record), place))
+}
+
+/// The records of a piece from byte `at` on, each with all that comes after it.
+fn walk(lane: Lane, number: u32, bytes: &[u8], mut at: usize) -> impl Iterator<Item = (&[u8], Place)> {
     std::iter::from_fn(move || {
         let record = bytes.get(at..).filter(|record| !record.is_empty())?;
         let place = Place::new(lane, number, at);
         at += record_len(record);
-        Some((record_key(record), place))
+        Some((record, place))
     })
 }
 

@@ -234,9 +234,9 @@ pub fn get(state: &mut dyn Read, list: &Handle, index: u64) -> Result<Option<Byt
 
 /// The element at the left or the right end, which must be there, and is about to be taken out: the list's key must be held exclusively.
 pub fn end(state: &mut dyn Read, list: &Handle, left: bool) -> Result<Bytes, Error> {
-    let head = head(list);
-    let end = state.end(&list.element_key(&[]), head..head.saturating_add(list.len()), left)?;
-    end.ok_or_else(|| lacks(list))
+    let places = head(list)..head(list).saturating_add(list.len());
+    let place = if left { places.start } else { places.end.wrapping_sub(1) };
+    state.end(&at(list, place), places, left)?.ok_or_else(|| lacks(list))
 }
 
 /// Calls `f` with index and element of those from `first` on and before `end`, or from the last of them to the first, until it returns false.
